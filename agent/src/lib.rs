@@ -1,0 +1,1 @@
+//! The agent of Sandpiper: runs on each device.

@@ -1,0 +1,36 @@
+//! The domain of Sandpiper: what decides, without doing.
+//!
+//! Nothing here is asynchronous, performs I/O, reads a clock or throws dice: time and
+//! randomness are arguments. The controller and the agent drive what is decided here.
+//!
+//! | module | what it decides or describes |
+//! |---|---|
+//! | [`manifest`], [`signed`], [`abi`], [`tensor`], [`target`], [`digest`] | what a version is |
+//! | [`profile`], [`telemetry`], [`sketch`], [`energy`] | what a device is and reports |
+//! | [`policy`], [`selection`], [`ladder`], [`learning`] | which variant a device shall run |
+//! | [`rollout`], [`assignment`] | how a fleet moves from one version to another |
+//! | [`reconcile`] | how a device gets from what it has to what it shall have |
+//! | [`invariants`] | what must hold after every step, in tests and in production |
+
+pub mod abi;
+pub mod assignment;
+pub mod digest;
+pub mod energy;
+pub mod event;
+pub mod invariants;
+pub mod ladder;
+pub mod learning;
+pub mod manifest;
+pub mod names;
+pub mod policy;
+pub mod profile;
+pub mod reconcile;
+pub mod rollout;
+pub mod selection;
+pub mod signed;
+pub mod sketch;
+pub mod target;
+pub mod telemetry;
+pub mod tensor;
+pub mod time;
+pub mod view;

@@ -1,0 +1,169 @@
+//! Which variant serves a device best, and why the others do not.
+
+use crate::energy::Provenance;
+use crate::names::{DeviceName, ModelName, VariantName, VersionName};
+use crate::profile::PowerState;
+use crate::target::Target;
+use crate::tensor::DType;
+use serde::{Deserialize, Serialize};
+
+/// Share of the available RAM that a model may plan for.
+pub const RAM_SHARE: f64 = 0.8;
+/// Probability with which the latency objective must be met.
+pub const SLO_PROBABILITY: f64 = 0.95;
+/// RAM of a runner besides the guest's memory and its native code, in bytes.
+pub const RUNNER_BASE_BYTES: u64 = 4 << 20;
+
+/// Why a variant does not fit a device. Every figure that led to the verdict is in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "reason")]
+pub enum Misfit {
+    /// No native code for any target the device can run.
+    NoTarget {
+        /// Targets of the device.
+        device: Vec<Target>,
+    },
+    /// Native code is there, but made for another runtime.
+    RuntimeMismatch {
+        /// Key of the code.
+        code: String,
+    },
+    /// The device must not run this arithmetic.
+    DTypeNotAllowed {
+        /// Arithmetic of the variant.
+        dtype: DType,
+    },
+    /// Not enough RAM.
+    Memory {
+        /// Guest memory, native code and runner, in bytes.
+        need_bytes: u64,
+        /// [`RAM_SHARE`] of what is available.
+        limit_bytes: u64,
+    },
+    /// Not enough disk.
+    Disk {
+        /// Bytes to hold.
+        need_bytes: u64,
+        /// Bytes free.
+        free_bytes: u64,
+    },
+    /// Too inaccurate for the policy.
+    AccuracyFloor {
+        /// Accuracy of the variant.
+        accuracy: f64,
+        /// The floor.
+        floor: f64,
+    },
+    /// Too slow for the policy.
+    LatencySlo {
+        /// Predicted latency.
+        predicted_us: u32,
+        /// The objective.
+        slo_us: u32,
+        /// Probability of meeting it.
+        probability: f64,
+    },
+    /// Takes too much energy for the policy.
+    EnergyBudget {
+        /// Predicted energy of one inference.
+        predicted_uj: u64,
+        /// The budget.
+        budget_uj: u64,
+    },
+    /// The battery would not last as long as the policy asks.
+    BatteryLife {
+        /// Hours it would last.
+        predicted_hours: f64,
+        /// Hours asked for.
+        wanted_hours: f64,
+    },
+    /// Failed on this device before; not tried again until it is imported anew.
+    FailedBefore {
+        /// What happened.
+        message: String,
+    },
+}
+
+/// A predicted figure and how sure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Prediction {
+    /// Median.
+    pub value: f64,
+    /// Standard deviation of the natural logarithm.
+    pub log_sigma: f64,
+    /// `Measured` when this device's own reports dominate, `Modelled` before.
+    pub provenance: Provenance,
+    /// Inferences behind it.
+    pub samples: u64,
+}
+
+/// One variant looked at for one device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The variant.
+    pub variant: VariantName,
+    /// Accuracy, 0..=1.
+    pub accuracy: f64,
+    /// Target whose code the device would run.
+    pub target: Option<Target>,
+    /// RAM it needs in all, in bytes.
+    pub need_bytes: u64,
+    /// Bytes to hold on the device.
+    pub download_bytes: u64,
+    /// Latency of one inference in microseconds.
+    pub latency_us: Option<Prediction>,
+    /// Marginal energy of one inference in microjoules.
+    pub energy_uj: Option<Prediction>,
+    /// Latency that this device reported (p50, p95 in µs), if it ran the variant.
+    pub measured_latency_us: Option<(u32, u32)>,
+    /// Energy that this device reported per inference, in µJ.
+    pub measured_energy_uj: Option<f64>,
+    /// Why it does not fit; empty when it does.
+    pub misfits: Vec<Misfit>,
+}
+
+/// Why the chosen variant was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChoiceReason {
+    /// The only one that fits.
+    OnlyFit,
+    /// Highest accuracy of those that fit.
+    MostAccurate,
+    /// Lowest energy among the most accurate (closer than the tie).
+    LeastEnergyAmongTies,
+    /// Lowest energy of those that fit.
+    LeastEnergy,
+    /// Lowest latency of those that fit.
+    LeastLatency,
+    /// Already there, and no other is better by more than the hysteresis.
+    KeptByHysteresis,
+    /// Nothing fits; this one breaks the policy least. Hard limits are never broken.
+    LeastViolation,
+}
+
+/// The decision for one device, one power state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Power state.
+    pub power_state: PowerState,
+    /// The variant.
+    pub variant: VariantName,
+    /// Why.
+    pub reason: ChoiceReason,
+}
+
+/// The decision for one device and version: every candidate, and a choice per power state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Selection {
+    /// Device.
+    pub device: DeviceName,
+    /// Model.
+    pub model: ModelName,
+    /// Version.
+    pub version: VersionName,
+    /// Every variant, in the order of the manifest.
+    pub candidates: Vec<Candidate>,
+    /// Choices by power state, richest first; empty when no variant can run at all.
+    pub choices: Vec<Choice>,
+}

@@ -1,0 +1,1 @@
+//! wasmtime behind one door: native code per target, mapped weights, limits, deadlines.

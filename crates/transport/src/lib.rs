@@ -1,0 +1,1 @@
+//! TLS, certificates, peer identity and backoff.

@@ -1,0 +1,1 @@
+//! The wire: protobuf files, generated code and conversions into domain types.

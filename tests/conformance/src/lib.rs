@@ -1,0 +1,1 @@
+//! Real models and data through compiler and sandbox, against reference results.

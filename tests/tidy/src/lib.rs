@@ -1,0 +1,1 @@
+//! The style of this repository as an ordinary test.
