@@ -1,2 +1,30 @@
-//! cargo xtask.
-fn main() {}
+//! `cargo xtask`: the commands a contributor needs.
+
+mod checks;
+mod shell;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Commands for contributors")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything that must pass before a change lands.
+    Test {
+        /// Run only the checks whose name contains this text.
+        #[arg(long)]
+        only: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match Args::parse().command {
+        Command::Test { only } => checks::run(only.as_deref()),
+    }
+}

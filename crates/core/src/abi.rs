@@ -110,7 +110,11 @@ impl ModuleAbi {
         self.outputs.iter().map(|t| t.spec.size_bytes(batch)).sum()
     }
 
-    fn check(&self) -> Result<(), AbiError> {
+    /// Checks every rule of the ABI; [`ModuleAbi::from_section`] has done so already.
+    ///
+    /// # Errors
+    /// [`AbiError`] naming the first rule that is broken.
+    pub fn check(&self) -> Result<(), AbiError> {
         if self.abi != ABI_VERSION {
             return Err(AbiError::Version(self.abi));
         }
@@ -118,7 +122,7 @@ impl ModuleAbi {
             return Err(AbiError::Range("the maximum batch must lie in 1..=4096"));
         }
         if self.memory_bytes == 0
-            || self.memory_bytes % WASM_PAGE_BYTES != 0
+            || !self.memory_bytes.is_multiple_of(WASM_PAGE_BYTES)
             || self.memory_bytes > u64::from(u32::MAX)
         {
             return Err(AbiError::Range(
@@ -129,16 +133,23 @@ impl ModuleAbi {
             return Err(AbiError::Range("a module needs an input and an output"));
         }
         if self.inputs.len() + self.outputs.len() > 256 {
-            return Err(AbiError::Range("a module has at most 256 inputs and outputs"));
+            return Err(AbiError::Range(
+                "a module has at most 256 inputs and outputs",
+            ));
         }
         let weights = self.weights.map(|w| {
-            let end = (u64::from(w.offset) + u64::from(w.size_bytes))
-                .next_multiple_of(WASM_PAGE_BYTES);
+            let end =
+                (u64::from(w.offset) + u64::from(w.size_bytes)).next_multiple_of(WASM_PAGE_BYTES);
             (u64::from(w.offset), end)
         });
         if let Some((start, end)) = weights {
-            let bad = |why| Err(AbiError::Place { name: "weights".into(), why });
-            if start % WASM_PAGE_BYTES != 0 {
+            let bad = |why| {
+                Err(AbiError::Place {
+                    name: "weights".into(),
+                    why,
+                })
+            };
+            if !start.is_multiple_of(WASM_PAGE_BYTES) {
                 return bad("its offset is not a multiple of 64 KiB");
             }
             if end > self.memory_bytes {
@@ -146,8 +157,13 @@ impl ModuleAbi {
             }
         }
         for t in self.inputs.iter().chain(&self.outputs) {
-            let bad = |why| Err(AbiError::Place { name: t.spec.name.clone(), why });
-            if t.offset % TENSOR_ALIGN_BYTES != 0 {
+            let bad = |why| {
+                Err(AbiError::Place {
+                    name: t.spec.name.clone(),
+                    why,
+                })
+            };
+            if !t.offset.is_multiple_of(TENSOR_ALIGN_BYTES) {
                 return bad("its offset is not a multiple of 16");
             }
             let Some(size) = checked_size(&t.spec, self.max_batch) else {

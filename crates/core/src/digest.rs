@@ -80,6 +80,9 @@ pub struct ArtefactRef {
 impl ArtefactRef {
     /// The reference that names these bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        Self { digest: Digest::of(bytes), size_bytes: bytes.len() as u64 }
+        Self {
+            digest: Digest::of(bytes),
+            size_bytes: bytes.len() as u64,
+        }
     }
 }

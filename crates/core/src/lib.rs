@@ -5,15 +5,15 @@
 //!
 //! | module | what it decides or describes |
 //! |---|---|
-//! | [`manifest`], [`signed`], [`abi`], [`tensor`], [`target`], [`digest`] | what a version is |
+//! | [`manifest`], [`signed`], [`abi`], [`tensor`], [`target`], [`digest`], [`chunks`] | what a version is |
 //! | [`profile`], [`telemetry`], [`sketch`], [`energy`] | what a device is and reports |
 //! | [`policy`], [`selection`], [`ladder`], [`learning`] | which variant a device shall run |
 //! | [`rollout`], [`assignment`] | how a fleet moves from one version to another |
-//! | [`reconcile`] | how a device gets from what it has to what it shall have |
 //! | [`invariants`] | what must hold after every step, in tests and in production |
 
 pub mod abi;
 pub mod assignment;
+pub mod chunks;
 pub mod digest;
 pub mod energy;
 pub mod event;
@@ -24,7 +24,6 @@ pub mod manifest;
 pub mod names;
 pub mod policy;
 pub mod profile;
-pub mod reconcile;
 pub mod rollout;
 pub mod selection;
 pub mod signed;
@@ -33,4 +32,3 @@ pub mod target;
 pub mod telemetry;
 pub mod tensor;
 pub mod time;
-pub mod view;

@@ -36,7 +36,9 @@ impl Accuracy {
         if self.samples == 0 {
             return 0.0;
         }
-        (self.value * (1.0 - self.value) / f64::from(self.samples)).max(0.0).sqrt()
+        (self.value * (1.0 - self.value) / f64::from(self.samples))
+            .max(0.0)
+            .sqrt()
     }
 }
 
@@ -112,12 +114,20 @@ impl VariantManifest {
 
     /// Bytes that a device with this target has to hold.
     pub fn download_bytes(&self, target: Target) -> Option<u64> {
-        Some(self.artefacts_for(target)?.iter().map(|a| a.size_bytes).sum())
+        Some(
+            self.artefacts_for(target)?
+                .iter()
+                .map(|a| a.size_bytes)
+                .sum(),
+        )
     }
 
     /// The arithmetic type that does most of the work.
     pub fn main_dtype(&self) -> DType {
-        self.macs.iter().max_by_key(|(_, n)| **n).map_or(DType::F32, |(t, _)| *t)
+        self.macs
+            .iter()
+            .max_by_key(|(_, n)| **n)
+            .map_or(DType::F32, |(t, _)| *t)
     }
 }
 

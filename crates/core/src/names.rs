@@ -24,7 +24,9 @@ fn well_formed(text: &str) -> bool {
         && bytes.len() <= MAX_NAME_LEN
         && alnum(bytes[0])
         && alnum(bytes[bytes.len() - 1])
-        && bytes.iter().all(|&b| alnum(b) || matches!(b, b'-' | b'_' | b'.'))
+        && bytes
+            .iter()
+            .all(|&b| alnum(b) || matches!(b, b'-' | b'_' | b'.'))
 }
 
 macro_rules! names {

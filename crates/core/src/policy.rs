@@ -87,7 +87,9 @@ pub enum LabelError {
     #[error("`{0}` is not a label requirement: write key=value, key!=value, key or !key")]
     Requirement(String),
     /// Malformed key.
-    #[error("`{0}` is not a label key: use 1 to 63 of a-z, A-Z, 0-9, `-`, `_`, `.`, `/`, beginning and ending with a letter or digit")]
+    #[error(
+        "`{0}` is not a label key: use 1 to 63 of a-z, A-Z, 0-9, `-`, `_`, `.`, `/`, beginning and ending with a letter or digit"
+    )]
     Key(String),
     /// Malformed value.
     #[error("`{0}` is not a label value: use up to 63 of a-z, A-Z, 0-9, `-`, `_`, `.`")]
@@ -108,7 +110,11 @@ pub fn check_label_key(key: &str) -> Result<(), LabelError> {
         && edge(key.chars().next())
         && edge(key.chars().last())
         && key.chars().all(|c| label_char(c) || c == '/');
-    if ok { Ok(()) } else { Err(LabelError::Key(key.chars().take(80).collect())) }
+    if ok {
+        Ok(())
+    } else {
+        Err(LabelError::Key(key.chars().take(80).collect()))
+    }
 }
 
 /// Checks a label value.
@@ -117,7 +123,11 @@ pub fn check_label_key(key: &str) -> Result<(), LabelError> {
 /// [`LabelError::Value`].
 pub fn check_label_value(value: &str) -> Result<(), LabelError> {
     let ok = value.len() <= 63 && value.chars().all(label_char);
-    if ok { Ok(()) } else { Err(LabelError::Value(value.chars().take(80).collect())) }
+    if ok {
+        Ok(())
+    } else {
+        Err(LabelError::Value(value.chars().take(80).collect()))
+    }
 }
 
 impl Selector {
@@ -136,7 +146,10 @@ impl std::str::FromStr for Selector {
     type Err = LabelError;
     fn from_str(text: &str) -> Result<Self, LabelError> {
         let parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());
-        parts.map(parse_requirement).collect::<Result<_, _>>().map(Self)
+        parts
+            .map(parse_requirement)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
@@ -152,13 +165,21 @@ fn parse_requirement(part: &str) -> Result<Requirement, LabelError> {
         let (name, absent) = part.strip_prefix('!').map_or((part, false), |n| (n, true));
         check_label_key(name).map_err(|_| LabelError::Requirement(part.to_owned()))?;
         let name = name.to_owned();
-        return Ok(if absent { Requirement::Absent(name) } else { Requirement::Exists(name) });
+        return Ok(if absent {
+            Requirement::Absent(name)
+        } else {
+            Requirement::Exists(name)
+        });
     };
     let (key, value) = (key.trim(), value.trim());
     check_label_key(key)?;
     check_label_value(value)?;
     let (key, value) = (key.to_owned(), value.to_owned());
-    Ok(if equals { Requirement::Equals(key, value) } else { Requirement::NotEquals(key, value) })
+    Ok(if equals {
+        Requirement::Equals(key, value)
+    } else {
+        Requirement::NotEquals(key, value)
+    })
 }
 
 impl TryFrom<String> for Selector {

@@ -40,8 +40,13 @@ pub enum Target {
 
 impl Target {
     /// Every target, the one to prefer first within an architecture.
-    pub const ALL: [Self; 5] =
-        [Self::X8664V3, Self::X8664V2, Self::CortexA76, Self::CortexA53, Self::Pulley32];
+    pub const ALL: [Self; 5] = [
+        Self::X8664V3,
+        Self::X8664V2,
+        Self::CortexA76,
+        Self::CortexA53,
+        Self::Pulley32,
+    ];
 
     /// Name in manifests and on the command line.
     pub fn name(self) -> &'static str {
@@ -67,9 +72,9 @@ impl Target {
     pub fn required_features(self) -> &'static [&'static str] {
         match self {
             Self::X8664V2 => &["sse4_1", "sse4_2", "ssse3", "popcnt"],
-            Self::X8664V3 => {
-                &["sse4_1", "sse4_2", "ssse3", "popcnt", "avx", "avx2", "bmi1", "bmi2", "fma"]
-            }
+            Self::X8664V3 => &[
+                "sse4_1", "sse4_2", "ssse3", "popcnt", "avx", "avx2", "bmi1", "bmi2", "fma",
+            ],
             Self::CortexA53 => &["asimd"],
             Self::CortexA76 => &["asimd", "atomics", "asimddp"],
             Self::Pulley32 => &[],
@@ -93,7 +98,9 @@ impl std::fmt::Display for Target {
 
 /// A text that names no target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a target; known: x86_64-linux/v2, x86_64-linux/v3, aarch64-linux/cortex-a53, aarch64-linux/cortex-a76, pulley32")]
+#[error(
+    "`{0}` is not a target; known: x86_64-linux/v2, x86_64-linux/v3, aarch64-linux/cortex-a53, aarch64-linux/cortex-a76, pulley32"
+)]
 pub struct UnknownTarget(String);
 
 impl std::str::FromStr for Target {

@@ -14,7 +14,10 @@ impl Millis {
     /// The instant `by` later, saturating.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// Time passed since `earlier`; zero when `earlier` lies ahead (a clock that was set back).

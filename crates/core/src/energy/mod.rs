@@ -1,5 +1,8 @@
 //! Energy in microjoules, always with its provenance.
 
+pub mod board;
+pub mod counter;
+
 use serde::{Deserialize, Serialize};
 
 /// How a figure came about.

@@ -1,4 +1,4 @@
-//! Which variant serves a device best, and why the others do not.
+//! What a selection says: every variant with its figures, why it does not fit, and the choices.
 
 use crate::energy::Provenance;
 use crate::names::{DeviceName, ModelName, VariantName, VersionName};
@@ -6,13 +6,6 @@ use crate::profile::PowerState;
 use crate::target::Target;
 use crate::tensor::DType;
 use serde::{Deserialize, Serialize};
-
-/// Share of the available RAM that a model may plan for.
-pub const RAM_SHARE: f64 = 0.8;
-/// Probability with which the latency objective must be met.
-pub const SLO_PROBABILITY: f64 = 0.95;
-/// RAM of a runner besides the guest's memory and its native code, in bytes.
-pub const RUNNER_BASE_BYTES: u64 = 4 << 20;
 
 /// Why a variant does not fit a device. Every figure that led to the verdict is in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -166,4 +159,117 @@ pub struct Selection {
     pub candidates: Vec<Candidate>,
     /// Choices by power state, richest first; empty when no variant can run at all.
     pub choices: Vec<Choice>,
+}
+
+impl Misfit {
+    /// A hard limit is physical or a matter of trust: it is never broken. The others are the
+    /// policy's, and the least violation wins when nothing fits.
+    pub fn is_hard(&self) -> bool {
+        match self {
+            Self::NoTarget { .. }
+            | Self::RuntimeMismatch { .. }
+            | Self::DTypeNotAllowed { .. }
+            | Self::Memory { .. }
+            | Self::Disk { .. }
+            | Self::FailedBefore { .. } => true,
+            Self::AccuracyFloor { .. }
+            | Self::LatencySlo { .. }
+            | Self::EnergyBudget { .. }
+            | Self::BatteryLife { .. } => false,
+        }
+    }
+
+    /// How far a policy limit is missed: 0 just met, 1 twice the limit. Infinite for hard limits.
+    pub fn excess(&self) -> f64 {
+        let over = |value: f64, limit: f64| {
+            if limit > 0.0 {
+                value / limit - 1.0
+            } else {
+                f64::MAX
+            }
+        };
+        match self {
+            Self::AccuracyFloor { accuracy, floor } => over(*floor, *accuracy),
+            Self::LatencySlo {
+                predicted_us,
+                slo_us,
+                ..
+            } => over(f64::from(*predicted_us), f64::from(*slo_us)).max(0.0),
+            Self::EnergyBudget {
+                predicted_uj,
+                budget_uj,
+            } => over(*predicted_uj as f64, *budget_uj as f64),
+            Self::BatteryLife {
+                predicted_hours,
+                wanted_hours,
+            } => over(*wanted_hours, *predicted_hours),
+            _ => f64::INFINITY,
+        }
+    }
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+impl std::fmt::Display for Misfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoTarget { device } => {
+                let names: Vec<_> = device.iter().map(|t| t.name()).collect();
+                write!(f, "no code for this CPU (it runs {})", names.join(", "))
+            }
+            Self::RuntimeMismatch { code } => write!(f, "code is made for runtime {code}"),
+            Self::DTypeNotAllowed { dtype } => write!(f, "{dtype} arithmetic is not allowed here"),
+            Self::Memory {
+                need_bytes,
+                limit_bytes,
+            } => write!(
+                f,
+                "needs {:.1} MiB of RAM, limit {:.1} MiB",
+                mib(*need_bytes),
+                mib(*limit_bytes)
+            ),
+            Self::Disk {
+                need_bytes,
+                free_bytes,
+            } => write!(
+                f,
+                "needs {:.1} MiB of disk, free {:.1} MiB",
+                mib(*need_bytes),
+                mib(*free_bytes)
+            ),
+            Self::AccuracyFloor { accuracy, floor } => write!(
+                f,
+                "accuracy {:.2} % is below the floor of {:.2} %",
+                accuracy * 100.0,
+                floor * 100.0
+            ),
+            Self::LatencySlo {
+                predicted_us,
+                slo_us,
+                probability,
+            } => write!(
+                f,
+                "about {predicted_us} µs: meets {slo_us} µs with probability {probability:.2} only"
+            ),
+            Self::EnergyBudget {
+                predicted_uj,
+                budget_uj,
+            } => {
+                write!(
+                    f,
+                    "about {predicted_uj} µJ per inference, budget {budget_uj} µJ"
+                )
+            }
+            Self::BatteryLife {
+                predicted_hours,
+                wanted_hours,
+            } => write!(
+                f,
+                "the battery would last {predicted_hours:.1} h, wanted {wanted_hours:.1} h"
+            ),
+            Self::FailedBefore { message } => write!(f, "failed on this device before: {message}"),
+        }
+    }
 }

@@ -1,0 +1,422 @@
+//! The state machine: events in, effects out.
+
+use super::plan::PlannedDevice;
+use super::state::{DeviceRollout, Rollout, RolloutState};
+use crate::assignment::Ladder;
+use crate::event::{Event, Severity};
+use crate::names::{DeviceName, VersionName};
+use crate::telemetry::{ModelPhase, ModelStatus};
+use crate::time::Millis;
+use std::time::Duration;
+
+/// What happens to a rollout.
+#[derive(Debug, Clone)]
+pub enum RolloutEvent {
+    /// An operator starts it.
+    Start {
+        /// Who.
+        actor: String,
+    },
+    /// A device reports the state of the model; absent when it runs no such model.
+    Reported {
+        /// The device.
+        device: DeviceName,
+        /// Its state.
+        status: Option<Box<ModelStatus>>,
+        /// Inferences that it has reported for the new version's code since the rollout began.
+        inferences: u64,
+    },
+    /// A device left the fleet.
+    Gone {
+        /// The device.
+        device: DeviceName,
+    },
+    /// An operator holds it.
+    Pause {
+        /// Who.
+        actor: String,
+    },
+    /// An operator lets it go on.
+    Resume {
+        /// Who.
+        actor: String,
+    },
+    /// An operator takes it back.
+    Abort {
+        /// Who.
+        actor: String,
+    },
+    /// A newer rollout of the deployment takes over.
+    Supersede {
+        /// Who.
+        actor: String,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What the driver shall do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RolloutEffect {
+    /// Assign the new version.
+    Assign {
+        /// To whom.
+        device: DeviceName,
+        /// The version.
+        version: VersionName,
+        /// The ladder.
+        ladder: Ladder,
+    },
+    /// Assign what the device had before.
+    AssignPrevious {
+        /// To whom.
+        device: DeviceName,
+        /// The version; `None` means no version of this model.
+        version: Option<VersionName>,
+    },
+    /// The deployment's version is now this one.
+    Promote {
+        /// The version.
+        version: VersionName,
+    },
+    /// Record an event.
+    Note(Event),
+}
+
+impl Rollout {
+    /// Takes in an event and says what to do. Persist the rollout before doing it.
+    pub fn handle(&mut self, now: Millis, event: RolloutEvent) -> Vec<RolloutEffect> {
+        let mut effects = Vec::new();
+        if self.state.is_final() {
+            return effects;
+        }
+        match event {
+            RolloutEvent::Start { actor } => {
+                if self.state == RolloutState::Planned {
+                    self.note(
+                        &mut effects,
+                        now,
+                        Severity::Info,
+                        &actor,
+                        "Started",
+                        "started",
+                    );
+                    self.start_wave(now, 0, &mut effects);
+                }
+            }
+            RolloutEvent::Reported {
+                device,
+                status,
+                inferences,
+            } => {
+                self.reported(now, &device, status.as_deref(), inferences, &mut effects);
+            }
+            RolloutEvent::Gone { device } => {
+                if let Some(state) = self.devices.get_mut(&device) {
+                    *state = DeviceRollout::Gone;
+                }
+            }
+            RolloutEvent::Pause { actor } => self.pause(now, actor, &mut effects),
+            RolloutEvent::Resume { actor } => self.resume(now, &actor, &mut effects),
+            RolloutEvent::Abort { actor } => {
+                let why = format!("aborted by {actor}");
+                self.roll_back(now, &actor, &why, &mut effects);
+            }
+            RolloutEvent::Supersede { actor } => {
+                self.state = RolloutState::Superseded;
+                let what = "superseded by a newer rollout";
+                self.note(
+                    &mut effects,
+                    now,
+                    Severity::Info,
+                    &actor,
+                    "Superseded",
+                    what,
+                );
+            }
+            RolloutEvent::Tick => {}
+        }
+        self.evaluate(now, &mut effects);
+        effects
+    }
+
+    /// The next time at which [`RolloutEvent::Tick`] must come, and why.
+    pub fn next_deadline(&self) -> Option<(Millis, &'static str)> {
+        let limit = Duration::from_secs(self.plan.spec.wave_deadline_s);
+        match self.state {
+            RolloutState::Running { since, .. } => {
+                let bake = Duration::from_secs(self.plan.spec.bake_s);
+                let baked = self.devices.values().filter_map(|d| match d {
+                    DeviceRollout::Serving { since } => Some((since.plus(bake), "bake time over")),
+                    _ => None,
+                });
+                baked.chain([(since.plus(limit), "wave deadline")]).min()
+            }
+            RolloutState::RollingBack { since, .. } => {
+                Some((since.plus(limit), "rollback deadline"))
+            }
+            _ => None,
+        }
+    }
+
+    fn note(
+        &self,
+        effects: &mut Vec<RolloutEffect>,
+        at: Millis,
+        severity: Severity,
+        actor: &str,
+        reason: &str,
+        message: &str,
+    ) {
+        effects.push(RolloutEffect::Note(Event {
+            at,
+            severity,
+            subject: format!("rollout/{}", self.plan.name),
+            actor: actor.to_owned(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        }));
+    }
+
+    fn start_wave(&mut self, now: Millis, wave: usize, effects: &mut Vec<RolloutEffect>) {
+        self.state = RolloutState::Running { wave, since: now };
+        let planned: Vec<PlannedDevice> = self.plan.waves.get(wave).cloned().unwrap_or_default();
+        let text = format!(
+            "wave {} of {}: {} devices",
+            wave + 1,
+            self.plan.waves.len(),
+            planned.len()
+        );
+        self.note(
+            effects,
+            now,
+            Severity::Info,
+            "controller",
+            "WaveStarted",
+            &text,
+        );
+        for PlannedDevice { device, ladder, .. } in planned {
+            // A device that moved already (a resumed wave) is not assigned a second time.
+            if self.devices.get(&device) == Some(&DeviceRollout::Waiting) {
+                self.devices
+                    .insert(device.clone(), DeviceRollout::Assigned { since: now });
+                let version = self.plan.spec.version.clone();
+                effects.push(RolloutEffect::Assign {
+                    device,
+                    version,
+                    ladder,
+                });
+            }
+        }
+    }
+
+    fn reported(
+        &mut self,
+        now: Millis,
+        device: &DeviceName,
+        status: Option<&ModelStatus>,
+        inferences: u64,
+        effects: &mut Vec<RolloutEffect>,
+    ) {
+        let Some(old) = self.devices.get(device) else {
+            return;
+        };
+        let spec = &self.plan.spec;
+        let wanted_new = status.filter(|s| s.wanted == spec.version);
+        let serves_new = wanted_new.is_some_and(|s| {
+            s.phase == ModelPhase::Serving
+                && s.serving
+                    .as_ref()
+                    .is_some_and(|v| v.version == spec.version)
+        });
+        let baked = |since: Millis| now.since(since) >= Duration::from_secs(spec.bake_s);
+        let new = match old {
+            DeviceRollout::Assigned { .. }
+            | DeviceRollout::Serving { .. }
+            | DeviceRollout::Succeeded
+                if wanted_new.is_some_and(|s| s.phase == ModelPhase::Failed) =>
+            {
+                let failure = wanted_new.and_then(|s| s.failure.as_ref());
+                let message = failure.map_or_else(
+                    || "failed without a reason".to_owned(),
+                    |f| format!("{}: {}", f.variant, f.message),
+                );
+                DeviceRollout::Failed { message }
+            }
+            DeviceRollout::Assigned { .. } if serves_new => DeviceRollout::Serving { since: now },
+            DeviceRollout::Serving { since }
+                if serves_new && baked(*since) && inferences >= spec.min_inferences =>
+            {
+                DeviceRollout::Succeeded
+            }
+            DeviceRollout::GoingBack if self.is_back(status) => DeviceRollout::Back,
+            _ => return,
+        };
+        if let DeviceRollout::Failed { message } = &new {
+            let text = format!("device/{device}: {message}");
+            self.note(
+                effects,
+                now,
+                Severity::Warning,
+                device.as_str(),
+                "DeviceFailed",
+                &text,
+            );
+        }
+        self.devices.insert(device.clone(), new);
+    }
+
+    fn is_back(&self, status: Option<&ModelStatus>) -> bool {
+        match (&self.plan.previous, status) {
+            (None, None) => true,
+            (None, Some(s)) => s
+                .serving
+                .as_ref()
+                .is_none_or(|v| v.version != self.plan.spec.version),
+            (Some(_), None) => false,
+            (Some(previous), Some(s)) => {
+                s.wanted == *previous && s.serving.as_ref().is_some_and(|v| v.version == *previous)
+            }
+        }
+    }
+
+    fn pause(&mut self, now: Millis, actor: String, effects: &mut Vec<RolloutEffect>) {
+        if let RolloutState::Running { wave, since } = self.state {
+            self.note(effects, now, Severity::Info, &actor, "Paused", "paused");
+            let ran_ms = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
+            self.state = RolloutState::Paused {
+                by: actor,
+                wave,
+                ran_ms,
+            };
+        }
+    }
+
+    fn resume(&mut self, now: Millis, actor: &str, effects: &mut Vec<RolloutEffect>) {
+        if let RolloutState::Paused { wave, ran_ms, .. } = self.state {
+            self.note(effects, now, Severity::Info, actor, "Resumed", "resumed");
+            let since = Millis(now.0.saturating_sub(ran_ms));
+            self.state = RolloutState::Running { wave, since };
+        }
+    }
+
+    /// Takes back every device that was touched, the newest wave first.
+    fn roll_back(&mut self, now: Millis, actor: &str, why: &str, effects: &mut Vec<RolloutEffect>) {
+        if matches!(self.state, RolloutState::RollingBack { .. }) {
+            return;
+        }
+        self.note(effects, now, Severity::Warning, actor, "RollingBack", why);
+        self.state = RolloutState::RollingBack {
+            why: why.to_owned(),
+            since: now,
+        };
+        let reverse: Vec<DeviceName> = self
+            .plan
+            .waves
+            .iter()
+            .rev()
+            .flatten()
+            .map(|d| d.device.clone())
+            .collect();
+        for device in reverse {
+            let touched = match self.devices.get(&device) {
+                Some(DeviceRollout::Waiting | DeviceRollout::Gone) | None => false,
+                Some(_) => true,
+            };
+            if touched {
+                self.devices
+                    .insert(device.clone(), DeviceRollout::GoingBack);
+                let version = self.plan.previous.clone();
+                effects.push(RolloutEffect::AssignPrevious { device, version });
+            }
+        }
+    }
+
+    /// Draws the conclusions from the states of the devices and the time.
+    fn evaluate(&mut self, now: Millis, effects: &mut Vec<RolloutEffect>) {
+        let limit = Duration::from_secs(self.plan.spec.wave_deadline_s);
+        match self.state.clone() {
+            RolloutState::Running { wave, since } => {
+                let members = self.plan.waves.get(wave).map_or(&[][..], Vec::as_slice);
+                let states: Vec<_> = members
+                    .iter()
+                    .filter_map(|d| self.devices.get(&d.device))
+                    .collect();
+                let count =
+                    |test: fn(&DeviceRollout) -> bool| states.iter().filter(|s| test(s)).count();
+                let failed = count(|s| matches!(s, DeviceRollout::Failed { .. }));
+                let open = count(|s| {
+                    matches!(
+                        s,
+                        DeviceRollout::Assigned { .. } | DeviceRollout::Serving { .. }
+                    )
+                });
+                let (tolerated, spent) = (self.plan.spec.max_failures as usize, now.since(since));
+                // Silence counts against success: what is open at the deadline has failed.
+                let lost = if spent >= limit {
+                    failed + open
+                } else {
+                    failed
+                };
+                if lost > tolerated {
+                    let why = format!(
+                        "wave {}: {failed} failed, {} unfinished at the deadline, {tolerated} tolerated",
+                        wave + 1,
+                        lost - failed
+                    );
+                    self.roll_back(now, "controller", &why, effects);
+                } else if open == 0 || spent >= limit {
+                    self.wave_done(now, wave, effects);
+                }
+            }
+            RolloutState::RollingBack { why, since } => {
+                let open = self
+                    .devices
+                    .values()
+                    .filter(|d| **d == DeviceRollout::GoingBack)
+                    .count();
+                if open == 0 || now.since(since) >= limit {
+                    self.state = RolloutState::RolledBack { why };
+                    let text = format!("rolled back, {open} devices not heard of yet");
+                    self.note(
+                        effects,
+                        now,
+                        Severity::Warning,
+                        "controller",
+                        "RolledBack",
+                        &text,
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn wave_done(&mut self, now: Millis, wave: usize, effects: &mut Vec<RolloutEffect>) {
+        let text = format!("wave {} of {} succeeded", wave + 1, self.plan.waves.len());
+        self.note(
+            effects,
+            now,
+            Severity::Info,
+            "controller",
+            "WaveSucceeded",
+            &text,
+        );
+        if wave + 1 < self.plan.waves.len() {
+            self.start_wave(now, wave + 1, effects);
+        } else {
+            self.state = RolloutState::Promoted;
+            self.note(
+                effects,
+                now,
+                Severity::Info,
+                "controller",
+                "Promoted",
+                "promoted",
+            );
+            effects.push(RolloutEffect::Promote {
+                version: self.plan.spec.version.clone(),
+            });
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What is known of a rollout: its state and that of each device.
+
+use super::plan::RolloutPlan;
+use crate::names::DeviceName;
+use crate::time::Millis;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Where a rollout stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum RolloutState {
+    /// Made, not started.
+    Planned,
+    /// A wave moves.
+    Running {
+        /// Index of the wave.
+        wave: usize,
+        /// When it began.
+        since: Millis,
+    },
+    /// Held by an operator.
+    Paused {
+        /// Who.
+        by: String,
+        /// Index of the wave it resumes with.
+        wave: usize,
+        /// Time the wave had run before, in milliseconds.
+        ran_ms: u64,
+    },
+    /// Every wave has succeeded.
+    Promoted,
+    /// Devices go back, in reverse order of the waves.
+    RollingBack {
+        /// Why.
+        why: String,
+        /// Since when.
+        since: Millis,
+    },
+    /// All devices that could be reached are back.
+    RolledBack {
+        /// Why.
+        why: String,
+    },
+    /// A newer rollout of the same deployment took over.
+    Superseded,
+}
+
+impl RolloutState {
+    /// Whether nothing will change any more.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Promoted | Self::RolledBack { .. } | Self::Superseded => true,
+            Self::Planned
+            | Self::Running { .. }
+            | Self::Paused { .. }
+            | Self::RollingBack { .. } => false,
+        }
+    }
+
+    /// One word, for tables.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Running { .. } => "running",
+            Self::Paused { .. } => "paused",
+            Self::Promoted => "promoted",
+            Self::RollingBack { .. } => "rolling-back",
+            Self::RolledBack { .. } => "rolled-back",
+            Self::Superseded => "superseded",
+        }
+    }
+}
+
+/// Where a device stands in a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum DeviceRollout {
+    /// Its wave has not come.
+    Waiting,
+    /// The new version is assigned.
+    Assigned {
+        /// Since when.
+        since: Millis,
+    },
+    /// Seen serving the new version.
+    Serving {
+        /// Since when.
+        since: Millis,
+    },
+    /// Served inferences under the new code past the bake time.
+    Succeeded,
+    /// Reported that the new version does not work.
+    Failed {
+        /// In words.
+        message: String,
+    },
+    /// The earlier version is assigned again.
+    GoingBack,
+    /// Seen with the earlier version (or with nothing, if there was none).
+    Back,
+    /// Removed from the fleet.
+    Gone,
+}
+
+impl DeviceRollout {
+    /// One word, for tables.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Assigned { .. } => "assigned",
+            Self::Serving { .. } => "serving",
+            Self::Succeeded => "succeeded",
+            Self::Failed { .. } => "failed",
+            Self::GoingBack => "going-back",
+            Self::Back => "back",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// A rollout in execution: what the controller keeps on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// The plan it executes.
+    pub plan: RolloutPlan,
+    /// Where it stands.
+    pub state: RolloutState,
+    /// Every planned device.
+    pub devices: BTreeMap<DeviceName, DeviceRollout>,
+    /// When it was made.
+    pub created_at: Millis,
+    /// Who made it.
+    pub actor: String,
+}
+
+impl Rollout {
+    /// A rollout of this plan that has not begun.
+    pub fn new(plan: RolloutPlan, actor: &str, now: Millis) -> Self {
+        let all = plan.waves.iter().flatten();
+        let devices = all
+            .map(|d| (d.device.clone(), DeviceRollout::Waiting))
+            .collect();
+        Self {
+            plan,
+            state: RolloutState::Planned,
+            devices,
+            created_at: now,
+            actor: actor.to_owned(),
+        }
+    }
+}

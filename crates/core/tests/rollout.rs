@@ -1,0 +1,272 @@
+//! The rollout machine under random sequences of events.
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+use sandpiper_core::abi::ModuleAbi;
+use sandpiper_core::digest::{ArtefactRef, Digest};
+use sandpiper_core::invariants;
+use sandpiper_core::manifest::{
+    Accuracy, AccuracySource, Golden, NativeCode, VariantManifest, VersionManifest,
+};
+use sandpiper_core::names::*;
+use sandpiper_core::policy::{Deployment, Labels, Policy, Selector};
+use sandpiper_core::profile::{Conditions, DeviceProfile, Power, PowerState};
+use sandpiper_core::rollout::*;
+use sandpiper_core::selection::DeviceView;
+use sandpiper_core::target::{Arch, Target};
+use sandpiper_core::telemetry::{FailureKind, ModelFailure, ModelPhase, ModelStatus, Serving};
+use sandpiper_core::time::Millis;
+use std::collections::{BTreeMap, BTreeSet};
+
+fn variant(name: &str) -> VariantManifest {
+    let artefact = ArtefactRef::of(name.as_bytes());
+    VariantManifest {
+        name: VariantName::new(name).unwrap(),
+        accuracy: Accuracy {
+            value: 0.9,
+            samples: 100,
+            source: AccuracySource::Measured,
+        },
+        abi: ModuleAbi {
+            abi: 1,
+            inputs: vec![],
+            outputs: vec![],
+            max_batch: 1,
+            memory_bytes: 65536,
+            weights: None,
+            bounded: true,
+        },
+        macs: BTreeMap::new(),
+        params: 1,
+        wasm: artefact,
+        native: [(
+            Target::X8664V2,
+            NativeCode {
+                artefact,
+                runtime_key: "k".into(),
+            },
+        )]
+        .into(),
+        weights: None,
+        golden: Golden {
+            artefact,
+            tolerance: 1e-4,
+        },
+        host_latency: None,
+    }
+}
+
+fn manifest(version: &str) -> VersionManifest {
+    VersionManifest {
+        model: ModelName::new("activity").unwrap(),
+        version: VersionName::new(version).unwrap(),
+        publisher: ActorName::new("publisher").unwrap(),
+        published_at: Millis(0),
+        inputs: vec![],
+        outputs: vec![],
+        labels: vec![],
+        evaluation: None,
+        variants: vec![variant("small")],
+    }
+}
+
+fn planned(devices: usize, waves: Vec<WaveSize>) -> Rollout {
+    let names: Vec<_> = (0..devices)
+        .map(|i| DeviceName::new(format!("pi-{i:02}")).unwrap())
+        .collect();
+    let profile = DeviceProfile {
+        agent_version: String::new(),
+        emulated: true,
+        board: String::new(),
+        soc: String::new(),
+        arch: Arch::X86_64,
+        cpu_model: String::new(),
+        cpu_features: BTreeSet::new(),
+        cores: 1,
+        ram_total_bytes: 1 << 30,
+        dtypes: BTreeSet::new(),
+        targets: vec![Target::X8664V2],
+        runtime_keys: ["k".to_owned()].into(),
+        speed: None,
+        energy_sources: vec![],
+        lockdown: BTreeMap::new(),
+    };
+    let conditions = Conditions {
+        ram_available_bytes: 1 << 30,
+        disk_free_bytes: 1 << 30,
+        power: Power::Mains,
+        temperature_mc: None,
+        throttled: false,
+    };
+    let (labels, learned, failed) = (Labels::new(), BTreeMap::new(), BTreeMap::new());
+    let fleet: Vec<_> = names
+        .iter()
+        .map(|name| FleetDevice {
+            view: DeviceView {
+                name,
+                profile: &profile,
+                conditions: &conditions,
+                learned: &learned,
+                failed: &failed,
+                current: None,
+            },
+            labels: &labels,
+        })
+        .collect();
+    let deployment = Deployment {
+        name: DeploymentName::new("activity").unwrap(),
+        model: ModelName::new("activity").unwrap(),
+        selector: Selector::default(),
+        policy: Policy::default(),
+    };
+    let spec = RolloutSpec {
+        deployment: deployment.name.clone(),
+        version: VersionName::new("v2").unwrap(),
+        waves,
+        wave_deadline_s: 60,
+        bake_s: 2,
+        max_failures: 0,
+        min_inferences: 1,
+    };
+    let previous = Some(VersionName::new("v1").unwrap());
+    let name = RolloutName::new("activity-2").unwrap();
+    let plan = plan(name, spec, &deployment, &manifest("v2"), previous, &fleet).unwrap();
+    Rollout::new(plan, "anna", Millis(0))
+}
+
+fn status(wanted: &str, phase: ModelPhase, serving: &str) -> Option<Box<ModelStatus>> {
+    let failure = (phase == ModelPhase::Failed).then(|| ModelFailure {
+        variant: VariantName::new("small").unwrap(),
+        kind: FailureKind::SelfTest,
+        message: "output is not finite".into(),
+    });
+    Some(Box::new(ModelStatus {
+        deployment: DeploymentName::new("activity").unwrap(),
+        model: ModelName::new("activity").unwrap(),
+        wanted: VersionName::new(wanted).unwrap(),
+        phase,
+        serving: Some(Serving {
+            version: VersionName::new(serving).unwrap(),
+            variant: VariantName::new("small").unwrap(),
+            code: Digest::of(b"x"),
+            power_state: PowerState::Mains,
+        }),
+        failure,
+        fetched_bytes: 0,
+        needed_bytes: 0,
+    }))
+}
+
+fn event(kind: u8, device: usize, inferences: u64) -> RolloutEvent {
+    let device = DeviceName::new(format!("pi-{device:02}")).unwrap();
+    let actor = "anna".to_owned();
+    let reported = |status| RolloutEvent::Reported {
+        device: device.clone(),
+        status,
+        inferences,
+    };
+    match kind {
+        0 => RolloutEvent::Start { actor },
+        1 => reported(status("v2", ModelPhase::Fetching, "v1")),
+        2..=6 => reported(status("v2", ModelPhase::Serving, "v2")),
+        7 => reported(status("v2", ModelPhase::Failed, "v1")),
+        8 => reported(status("v1", ModelPhase::Serving, "v1")),
+        9 => RolloutEvent::Gone { device },
+        10 => RolloutEvent::Pause { actor },
+        11 => RolloutEvent::Resume { actor },
+        12 => RolloutEvent::Abort { actor },
+        13 => RolloutEvent::Supersede { actor },
+        _ => RolloutEvent::Tick,
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_sequence_of_events_breaks_an_invariant(
+        devices in 1usize..8,
+        events in prop::collection::vec((0u8..16, 0usize..8, 0u64..3, 0u64..20_000), 1..120),
+    ) {
+        let mut rollout = planned(devices, vec![WaveSize::Count(1), WaveSize::Percent(60)]);
+        let mut now = 0;
+        let mut assigned = BTreeSet::new();
+        for (kind, device, inferences, wait) in events {
+            now += wait;
+            let before = rollout.clone();
+            let effects = rollout.handle(Millis(now), event(kind, device, inferences));
+            invariants::rollout(&rollout).unwrap();
+            if before.state.is_final() {
+                prop_assert_eq!(&before, &rollout, "a final state changed");
+                prop_assert!(effects.is_empty());
+            }
+            for effect in effects {
+                if let RolloutEffect::Assign { device, .. } = effect {
+                    prop_assert!(assigned.insert(device), "assigned twice");
+                }
+            }
+            let json = serde_json::to_vec(&rollout).unwrap();
+            prop_assert_eq!(&serde_json::from_slice::<Rollout>(&json).unwrap(), &rollout);
+        }
+    }
+}
+
+#[test]
+fn silence_is_no_success_and_the_first_wave_goes_back() {
+    let mut rollout = planned(4, vec![WaveSize::Percent(50)]);
+    rollout.handle(Millis(0), event(0, 0, 0));
+    rollout.handle(Millis(1_000), event(2, 0, 0));
+    rollout.handle(Millis(5_000), event(2, 0, 9));
+    assert_eq!(
+        rollout
+            .devices
+            .values()
+            .filter(|d| **d == DeviceRollout::Succeeded)
+            .count(),
+        1
+    );
+    let effects = rollout.handle(Millis(60_000), RolloutEvent::Tick);
+    let back: Vec<_> = effects
+        .iter()
+        .filter_map(|e| match e {
+            RolloutEffect::AssignPrevious { device, version } => {
+                Some((device.to_string(), version.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(back.len(), 2, "only the first wave was touched");
+    assert!(
+        back.iter()
+            .all(|(_, v)| *v == Some(VersionName::new("v1").unwrap()))
+    );
+    for device in 0..2 {
+        rollout.handle(Millis(61_000), event(8, device, 0));
+    }
+    assert!(matches!(rollout.state, RolloutState::RolledBack { .. }));
+}
+
+#[test]
+fn serving_without_inferences_is_no_success() {
+    let mut rollout = planned(1, vec![]);
+    rollout.handle(Millis(0), event(0, 0, 0));
+    rollout.handle(Millis(1_000), event(2, 0, 0));
+    rollout.handle(Millis(10_000), event(2, 0, 0));
+    assert!(matches!(rollout.state, RolloutState::Running { .. }));
+    rollout.handle(Millis(11_000), event(2, 0, 1));
+    assert_eq!(rollout.state, RolloutState::Promoted);
+}
+
+#[test]
+fn a_failed_self_test_stops_the_wave() {
+    let mut rollout = planned(6, vec![WaveSize::Percent(50)]);
+    rollout.handle(Millis(0), event(0, 0, 0));
+    rollout.handle(Millis(500), event(7, 1, 0));
+    assert!(matches!(rollout.state, RolloutState::RollingBack { .. }));
+    assert_eq!(
+        rollout
+            .devices
+            .values()
+            .filter(|d| **d == DeviceRollout::Waiting)
+            .count(),
+        3
+    );
+}

