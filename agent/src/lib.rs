@@ -1,1 +1,31 @@
 //! The agent of Sandpiper: runs on each device.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`config`] | the configuration, checked as a whole |
+//! | [`driver`] | performs what the core's reconciler decides |
+//! | [`depot`] | the only module that stores artefacts and state |
+//! | [`attach`], [`fetch`], [`identity`] | the way to the controller |
+//! | [`guest`], [`launch`], [`runner`] | loaded models, each in a process of its own |
+//! | [`serve`] | the Open Inference Protocol for local programs |
+//! | [`probe`], [`energy`] | what the device is, how it is, what it uses |
+//! | [`tally`], [`telemetry`] | what was served, kept until acknowledged |
+
+pub mod app;
+pub mod attach;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod depot;
+pub mod driver;
+pub mod energy;
+pub mod fetch;
+pub mod guest;
+pub mod identity;
+pub mod launch;
+pub mod probe;
+pub mod runner;
+pub mod serve;
+pub mod status;
+pub mod tally;
+pub mod telemetry;

@@ -1,2 +1,56 @@
-//! Entry point.
-fn main() {}
+//! Entry point: parse, configure, run, exit code.
+
+use clap::Parser;
+use sandpiper_agent::cli::{Cli, Command};
+use sandpiper_agent::config::Config;
+use sandpiper_agent::{app, runner, status};
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if matches!(cli.command, Command::Runner) {
+        return runner::child::main();
+    }
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let mut err = std::io::stderr();
+    let config = match Config::load(&cli.config) {
+        Ok(config) => config,
+        Err(error) => {
+            // Nothing is left to tell when standard error is closed.
+            let _ = writeln!(err, "error: {:#}", anyhow::Error::from(error));
+            return ExitCode::from(2);
+        }
+    };
+    match work(cli.command, config) {
+        Ok(text) => {
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = writeln!(err, "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(command: Command, config: Config) -> anyhow::Result<String> {
+    // Two threads: one may write to the disk while the other answers.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async move {
+        match command {
+            Command::Join { token, name } => Ok(app::join(&config, &token, name).await? + "\n"),
+            Command::Run => app::run(config).await.map(|()| String::new()),
+            Command::Status { output } => status::status(&config, output == "json").await,
+            Command::Runner => Ok(String::new()),
+        }
+    })
+}

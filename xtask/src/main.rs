@@ -1,6 +1,7 @@
 //! `cargo xtask`: the commands a contributor needs.
 
 mod checks;
+mod demo;
 mod shell;
 
 use clap::{Parser, Subcommand};
@@ -15,6 +16,12 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Shows the whole job with a controller and six agents on this machine.
+    Demo {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Everything that must pass before a change lands.
     Test {
         /// Run only the checks whose name contains this text.
@@ -25,6 +32,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Args::parse().command {
+        Command::Demo { json } => demo::run(json),
         Command::Test { only } => checks::run(only.as_deref()),
     }
 }

@@ -18,5 +18,8 @@ pub(crate) fn cargo() -> Command {
 
 /// Whether this program can be started and says its version.
 pub(crate) fn has(program: &str, argument: &str) -> bool {
-    Command::new(program).arg(argument).output().is_ok_and(|o| o.status.success())
+    Command::new(program)
+        .arg(argument)
+        .output()
+        .is_ok_and(|o| o.status.success())
 }

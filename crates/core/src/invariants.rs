@@ -2,6 +2,7 @@
 
 use crate::assignment::{Assignment, Generation};
 use crate::names::DeviceName;
+use crate::reconcile::DeviceState;
 use crate::rollout::{DeviceRollout, Rollout, RolloutState};
 use std::collections::BTreeSet;
 
@@ -95,6 +96,11 @@ pub fn rollout(rollout: &Rollout) -> Result<(), Violation> {
         }
     }
     if rollout.state == RolloutState::Promoted {
+        let mut states = rollout.devices.values();
+        let succeeded = states.any(|s| *s == DeviceRollout::Succeeded);
+        hold("promotion-has-a-success", succeeded, || {
+            rollout.plan.name.to_string()
+        })?;
         let unfinished = rollout.devices.iter().filter(|(_, s)| {
             !matches!(
                 s,
@@ -122,6 +128,41 @@ pub fn rollout(rollout: &Rollout) -> Result<(), Violation> {
         hold("rollback-reaches-all", left.is_none(), || {
             format!("{left:?}")
         })?;
+    }
+    Ok(())
+}
+
+/// What a device remembers agrees with its assignment; every rung is a variant of the version
+/// that it belongs to; what failed is not waited for.
+///
+/// # Errors
+/// The first violation.
+pub fn device_state(state: &DeviceState) -> Result<(), Violation> {
+    if let Some(assigned) = &state.assignment {
+        assignment(assigned, &assigned.device)?;
+        hold(
+            "state-has-the-assignment's-generation",
+            assigned.generation == state.generation,
+            || format!("{} and {}", assigned.generation.0, state.generation.0),
+        )?;
+    }
+    for (name, slot) in &state.models {
+        let assigned = state.assignment.as_ref();
+        let assigned = assigned.is_some_and(|a| a.models.contains_key(name));
+        hold("held-model-is-assigned", assigned, || name.to_string())?;
+        let versions = [&slot.active, &slot.previous, &slot.pending];
+        for version in versions.into_iter().flatten() {
+            let ladder = &version.ladder;
+            let mains = ladder.rung(crate::profile::PowerState::Mains).is_some();
+            hold("ladder-has-mains-rung", mains, || name.to_string())?;
+            let mut rungs = ladder.rungs.values();
+            let missing = rungs.find(|v| version.manifest.variant(v).is_none());
+            hold("rung-is-a-variant", missing.is_none(), || {
+                format!("{name} {}: {missing:?}", version.version())
+            })?;
+        }
+        let both = slot.pending.is_some() && slot.failure.is_some();
+        hold("failed-is-not-pending", !both, || name.to_string())?;
     }
     Ok(())
 }

@@ -9,6 +9,8 @@
 //! | [`profile`], [`telemetry`], [`sketch`], [`energy`] | what a device is and reports |
 //! | [`policy`], [`selection`], [`ladder`], [`learning`] | which variant a device shall run |
 //! | [`rollout`], [`assignment`] | how a fleet moves from one version to another |
+//! | [`reconcile`] | how a device gets from what it has to what it shall have |
+//! | [`event`], [`view`] | what operators are told |
 //! | [`invariants`] | what must hold after every step, in tests and in production |
 
 pub mod abi;
@@ -24,6 +26,7 @@ pub mod manifest;
 pub mod names;
 pub mod policy;
 pub mod profile;
+pub mod reconcile;
 pub mod rollout;
 pub mod selection;
 pub mod signed;
@@ -32,3 +35,7 @@ pub mod target;
 pub mod telemetry;
 pub mod tensor;
 pub mod time;
+pub mod view;
+
+#[cfg(test)]
+mod testing;

@@ -7,7 +7,7 @@ use crate::target::Target;
 use crate::tensor::{DType, TensorSpec};
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where an accuracy comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +120,19 @@ impl VariantManifest {
                 .map(|a| a.size_bytes)
                 .sum(),
         )
+    }
+
+    /// The first of these targets that there is code for that one of these runtimes can load.
+    pub fn best_target(
+        &self,
+        targets: &[Target],
+        runtime_keys: &BTreeSet<String>,
+    ) -> Option<Target> {
+        let loads = |t: &&Target| {
+            let code = self.native.get(t);
+            code.is_some_and(|c| runtime_keys.contains(&c.runtime_key))
+        };
+        targets.iter().find(loads).copied()
     }
 
     /// The arithmetic type that does most of the work.

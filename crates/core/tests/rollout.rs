@@ -270,3 +270,44 @@ fn a_failed_self_test_stops_the_wave() {
         3
     );
 }
+
+#[test]
+fn the_bake_time_ends_without_a_report_and_without_busy_waiting() {
+    let mut rollout = planned(1, vec![]);
+    rollout.handle(Millis(0), event(0, 0, 0));
+    rollout.handle(Millis(1_000), event(2, 0, 0));
+    // Without inferences only the wave's deadline is waited for.
+    assert_eq!(
+        rollout.next_deadline(),
+        Some((Millis(60_000), "wave deadline"))
+    );
+    rollout.handle(Millis(1_500), event(2, 0, 3));
+    let (at, _) = rollout.next_deadline().unwrap();
+    assert_eq!(at, Millis(3_000));
+    rollout.handle(at, RolloutEvent::Tick);
+    assert_eq!(rollout.state, RolloutState::Promoted);
+}
+
+#[test]
+fn a_relapse_in_an_earlier_wave_takes_everything_back() {
+    let mut rollout = planned(4, vec![WaveSize::Percent(50)]);
+    rollout.handle(Millis(0), event(0, 0, 0));
+    for at in [1_000, 5_000] {
+        (0..2).for_each(|d| drop(rollout.handle(Millis(at), event(2, d, 5))));
+    }
+    assert!(matches!(
+        rollout.state,
+        RolloutState::Running { wave: 1, .. }
+    ));
+    let effects = rollout.handle(Millis(6_000), event(7, 0, 5));
+    let back = |e: &&RolloutEffect| matches!(e, RolloutEffect::AssignPrevious { .. });
+    assert_eq!(effects.iter().filter(back).count(), 4);
+}
+
+#[test]
+fn a_fleet_that_left_is_no_success() {
+    let mut rollout = planned(1, vec![]);
+    rollout.handle(Millis(0), event(0, 0, 0));
+    rollout.handle(Millis(1_000), event(9, 0, 0));
+    assert!(matches!(rollout.state, RolloutState::RolledBack { .. }));
+}

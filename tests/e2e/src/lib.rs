@@ -1,1 +1,37 @@
-//! Drives the real binaries from outside.
+//! Drives the real binaries from outside: a controller and agents as processes in a temporary
+//! directory, on loopback, with emulated hardware and a made-up sysfs.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`binaries`] | builds the two programs, each by itself |
+//! | [`process`] | a child process with its log, ended by its own id |
+//! | [`controller`] | a fleet: `init`, `serve`, and the command line against it |
+//! | [`device`] | an agent with an emulated profile |
+//! | [`sysfs`] | the tree that an agent reads its battery from |
+//! | [`oip`] | the inference protocol as a local program speaks it |
+//! | [`onnx`] | breaks a model file on purpose |
+//! | [`npz`] | reads test data |
+//! | [`wait`] | waits with a bound |
+
+pub mod binaries;
+pub mod controller;
+pub mod device;
+pub mod npz;
+pub mod oip;
+pub mod onnx;
+pub mod process;
+pub mod sysfs;
+pub mod wait;
+
+use std::path::{Path, PathBuf};
+
+/// The root of the workspace.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_path_buf()
+}
+
+/// The example that comes with the sources.
+pub fn activity() -> PathBuf {
+    root().join("examples/activity")
+}

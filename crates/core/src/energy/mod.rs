@@ -2,6 +2,7 @@
 
 pub mod board;
 pub mod counter;
+pub mod ledger;
 
 use serde::{Deserialize, Serialize};
 

@@ -146,8 +146,12 @@ impl Rollout {
         match self.state {
             RolloutState::Running { since, .. } => {
                 let bake = Duration::from_secs(self.plan.spec.bake_s);
+                // A device without its inferences waits for reports, not for the time.
+                let least = self.plan.spec.min_inferences;
                 let baked = self.devices.values().filter_map(|d| match d {
-                    DeviceRollout::Serving { since } => Some((since.plus(bake), "bake time over")),
+                    DeviceRollout::Serving { since, inferences } if *inferences >= least => {
+                        Some((since.plus(bake), "bake time over"))
+                    }
                     _ => None,
                 });
                 baked.chain([(since.plus(limit), "wave deadline")]).min()
@@ -229,7 +233,6 @@ impl Rollout {
                     .as_ref()
                     .is_some_and(|v| v.version == spec.version)
         });
-        let baked = |since: Millis| now.since(since) >= Duration::from_secs(spec.bake_s);
         let new = match old {
             DeviceRollout::Assigned { .. }
             | DeviceRollout::Serving { .. }
@@ -243,11 +246,20 @@ impl Rollout {
                 );
                 DeviceRollout::Failed { message }
             }
-            DeviceRollout::Assigned { .. } if serves_new => DeviceRollout::Serving { since: now },
-            DeviceRollout::Serving { since }
-                if serves_new && baked(*since) && inferences >= spec.min_inferences =>
-            {
-                DeviceRollout::Succeeded
+            DeviceRollout::Assigned { .. } if serves_new => DeviceRollout::Serving {
+                since: now,
+                inferences,
+            },
+            DeviceRollout::Serving {
+                since,
+                inferences: before,
+            } if serves_new => DeviceRollout::Serving {
+                since: *since,
+                inferences: inferences.max(*before),
+            },
+            // It stopped serving before it had succeeded: the bake time starts anew.
+            DeviceRollout::Serving { .. } if status.is_some() => {
+                DeviceRollout::Assigned { since: now }
             }
             DeviceRollout::GoingBack if self.is_back(status) => DeviceRollout::Back,
             _ => return,
@@ -334,65 +346,112 @@ impl Rollout {
 
     /// Draws the conclusions from the states of the devices and the time.
     fn evaluate(&mut self, now: Millis, effects: &mut Vec<RolloutEffect>) {
-        let limit = Duration::from_secs(self.plan.spec.wave_deadline_s);
-        match self.state.clone() {
-            RolloutState::Running { wave, since } => {
-                let members = self.plan.waves.get(wave).map_or(&[][..], Vec::as_slice);
-                let states: Vec<_> = members
-                    .iter()
-                    .filter_map(|d| self.devices.get(&d.device))
-                    .collect();
-                let count =
-                    |test: fn(&DeviceRollout) -> bool| states.iter().filter(|s| test(s)).count();
-                let failed = count(|s| matches!(s, DeviceRollout::Failed { .. }));
-                let open = count(|s| {
-                    matches!(
-                        s,
-                        DeviceRollout::Assigned { .. } | DeviceRollout::Serving { .. }
-                    )
-                });
-                let (tolerated, spent) = (self.plan.spec.max_failures as usize, now.since(since));
-                // Silence counts against success: what is open at the deadline has failed.
-                let lost = if spent >= limit {
-                    failed + open
-                } else {
-                    failed
-                };
-                if lost > tolerated {
-                    let why = format!(
-                        "wave {}: {failed} failed, {} unfinished at the deadline, {tolerated} tolerated",
-                        wave + 1,
-                        lost - failed
-                    );
-                    self.roll_back(now, "controller", &why, effects);
-                } else if open == 0 || spent >= limit {
-                    self.wave_done(now, wave, effects);
-                }
-            }
-            RolloutState::RollingBack { why, since } => {
-                let open = self
-                    .devices
-                    .values()
-                    .filter(|d| **d == DeviceRollout::GoingBack)
-                    .count();
-                if open == 0 || now.since(since) >= limit {
-                    self.state = RolloutState::RolledBack { why };
-                    let text = format!("rolled back, {open} devices not heard of yet");
-                    self.note(
-                        effects,
-                        now,
-                        Severity::Warning,
-                        "controller",
-                        "RolledBack",
-                        &text,
-                    );
-                }
-            }
-            _ => {}
+        if let RolloutState::Running { wave, since } = self.state {
+            self.bake(now);
+            self.evaluate_wave(now, wave, since, effects);
+        }
+        if let RolloutState::RollingBack { why, since } = self.state.clone() {
+            self.settle(now, why, since, effects);
         }
     }
 
+    /// Devices that have served enough for long enough have succeeded.
+    fn bake(&mut self, now: Millis) {
+        let bake = Duration::from_secs(self.plan.spec.bake_s);
+        for device in self.devices.values_mut() {
+            if let DeviceRollout::Serving { since, inferences } = device
+                && *inferences >= self.plan.spec.min_inferences
+                && now.since(*since) >= bake
+            {
+                *device = DeviceRollout::Succeeded;
+            }
+        }
+    }
+
+    /// Failed and open devices of a wave.
+    fn count_wave(&self, wave: usize) -> (usize, usize) {
+        let members = self.plan.waves.get(wave).map_or(&[][..], Vec::as_slice);
+        let states = || members.iter().filter_map(|d| self.devices.get(&d.device));
+        let failed = states().filter(|s| matches!(s, DeviceRollout::Failed { .. }));
+        let open = states().filter(|s| {
+            matches!(
+                s,
+                DeviceRollout::Assigned { .. } | DeviceRollout::Serving { .. }
+            )
+        });
+        (failed.count(), open.count())
+    }
+
+    fn evaluate_wave(
+        &mut self,
+        now: Millis,
+        wave: usize,
+        since: Millis,
+        effects: &mut Vec<RolloutEffect>,
+    ) {
+        let limit = Duration::from_secs(self.plan.spec.wave_deadline_s);
+        let tolerated = self.plan.spec.max_failures as usize;
+        // A device of an earlier wave may fail after it had succeeded.
+        let relapsed = (0..wave).find(|w| self.count_wave(*w).0 > tolerated);
+        if let Some(earlier) = relapsed {
+            let failed = self.count_wave(earlier).0;
+            let why = format!(
+                "wave {}: {failed} failed after the wave had passed, {tolerated} tolerated",
+                earlier + 1
+            );
+            self.roll_back(now, "controller", &why, effects);
+            return;
+        }
+        let (failed, open) = self.count_wave(wave);
+        let late = now.since(since) >= limit;
+        // Silence counts against success: what is open at the deadline has failed.
+        let lost = if late { failed + open } else { failed };
+        if lost > tolerated {
+            let why = format!(
+                "wave {}: {failed} failed, {} unfinished at the deadline, {tolerated} tolerated",
+                wave + 1,
+                lost - failed
+            );
+            self.roll_back(now, "controller", &why, effects);
+        } else if open == 0 || late {
+            self.wave_done(now, wave, effects);
+        }
+    }
+
+    /// Ends a rollback once all are back or its time is over.
+    fn settle(
+        &mut self,
+        now: Millis,
+        why: String,
+        since: Millis,
+        effects: &mut Vec<RolloutEffect>,
+    ) {
+        let limit = Duration::from_secs(self.plan.spec.wave_deadline_s);
+        let going = self.devices.values();
+        let open = going.filter(|d| **d == DeviceRollout::GoingBack).count();
+        if open > 0 && now.since(since) < limit {
+            return;
+        }
+        self.state = RolloutState::RolledBack { why };
+        let text = format!("rolled back, {open} devices not heard of yet");
+        self.note(
+            effects,
+            now,
+            Severity::Warning,
+            "controller",
+            "RolledBack",
+            &text,
+        );
+    }
+
     fn wave_done(&mut self, now: Millis, wave: usize, effects: &mut Vec<RolloutEffect>) {
+        let last = wave + 1 >= self.plan.waves.len();
+        let mut states = self.devices.values();
+        if last && !states.any(|s| *s == DeviceRollout::Succeeded) {
+            // Everybody left, or failed within the allowance: that proves nothing.
+            self.roll_back(now, "controller", "no device has succeeded", effects);
+            return;
+        }
         let text = format!("wave {} of {} succeeded", wave + 1, self.plan.waves.len());
         self.note(
             effects,
@@ -402,7 +461,7 @@ impl Rollout {
             "WaveSucceeded",
             &text,
         );
-        if wave + 1 < self.plan.waves.len() {
+        if !last {
             self.start_wave(now, wave + 1, effects);
         } else {
             self.state = RolloutState::Promoted;

@@ -87,6 +87,9 @@ pub enum DeviceRollout {
     Serving {
         /// Since when.
         since: Millis,
+        /// Inferences reported under the new code.
+        #[serde(default)]
+        inferences: u64,
     },
     /// Served inferences under the new code past the bake time.
     Succeeded,

@@ -8,7 +8,6 @@ use crate::learning::{Learned, prior_energy_uj, prior_latency_us};
 use crate::manifest::{VariantManifest, VersionManifest};
 use crate::policy::Policy;
 use crate::profile::Power;
-use crate::target::Target;
 
 /// Spread of a prediction that rests on the roofline alone: a factor of about 1.6 either way.
 const PRIOR_LOG_SIGMA: f64 = 0.5;
@@ -19,7 +18,7 @@ pub(super) fn examine(
     variant: &VariantManifest,
     policy: &Policy,
 ) -> Candidate {
-    let target = best_target(device, variant);
+    let target = variant.best_target(&device.profile.targets, &device.profile.runtime_keys);
     let key = (
         manifest.model.clone(),
         manifest.version.clone(),
@@ -61,15 +60,6 @@ pub(super) fn examine(
         .misfits
         .extend(policy_limits(device, &candidate, policy));
     candidate
-}
-
-/// The best target of the device that the variant has code for that the device can load.
-fn best_target(device: &DeviceView<'_>, variant: &VariantManifest) -> Option<Target> {
-    let loads = |t: &&Target| {
-        let code = variant.native.get(t);
-        code.is_some_and(|c| device.profile.runtime_keys.contains(&c.runtime_key))
-    };
-    device.profile.targets.iter().find(loads).copied()
 }
 
 fn prior(value: f64) -> Prediction {

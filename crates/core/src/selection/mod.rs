@@ -5,6 +5,8 @@
 
 mod candidate;
 mod choose;
+#[cfg(test)]
+mod properties;
 mod verdict;
 
 pub use verdict::{Candidate, Choice, ChoiceReason, Misfit, Prediction, Selection};

@@ -1,0 +1,229 @@
+//! The runner's side: one thread, one module, blocking reads.
+//!
+//! It has to be entered before the program starts threads or an asynchronous runtime, since it
+//! forbids new ones.
+
+use super::protocol::{self, Failed, Kind, Load, Ready, Refused};
+use rustix::process::Signal;
+use rustix::time::{ClockId, clock_gettime};
+use sandpiper_core::abi::ModuleAbi;
+use sandpiper_sandbox::lockdown::{LockSpec, lock};
+use sandpiper_sandbox::{InferError, Instance, Limits, LoadSpec, Native, SandboxError, Weights};
+use std::fs::File;
+use std::io::{self, BufReader, Write as _};
+use std::os::fd::AsFd as _;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Address space for the stack, the allocator and small buffers, besides those of the tensors.
+const HEADROOM_BYTES: u64 = 32 << 20;
+
+/// Reads this many bytes at once: a small request and its header in one call.
+const READ_BYTES: usize = 16 << 10;
+
+/// The kernel ends a runner before the agent when memory runs out (range -1000..=1000).
+const OOM_SCORE_ADJ: &str = "500";
+
+/// The agent broke the protocol, or a pipe failed.
+const EXIT_PROTOCOL: u8 = 2;
+/// The module was not loaded.
+const EXIT_REFUSED: u8 = 3;
+/// The module trapped or was interrupted.
+const EXIT_TRAPPED: u8 = 4;
+
+/// Entry of the hidden subcommand `runner`: serves frames on standard input and output until
+/// standard input ends.
+pub fn main() -> ExitCode {
+    match serve() {
+        Ok(code) => code,
+        Err(error) => {
+            // The agent reads standard error; there is no other way to say it. If that fails too,
+            // the exit code remains.
+            let _ = writeln!(io::stderr(), "runner: {error}");
+            ExitCode::from(EXIT_PROTOCOL)
+        }
+    }
+}
+
+fn serve() -> io::Result<ExitCode> {
+    // An endless loop does not notice the end of standard input: die with the agent.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    close_inherited_files();
+    // Without the buffers of `Stdin` and `Stdout`, which flush at every newline byte.
+    let mut input = BufReader::with_capacity(
+        READ_BYTES,
+        File::from(io::stdin().as_fd().try_clone_to_owned()?),
+    );
+    let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+
+    let mut body = Vec::new();
+    let load: Load = match protocol::read(&mut input, &mut body, protocol::MAX_JSON_BYTES)? {
+        None => return Ok(ExitCode::SUCCESS),
+        Some(Kind::Load) => serde_json::from_slice(&body)?,
+        Some(other) => return Err(unexpected(other)),
+    };
+    let begun = Instant::now();
+    let yields_memory = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
+    let instance = match load_module(&load) {
+        Ok(instance) => instance,
+        Err(error) => {
+            let refused = Refused {
+                reason: chain(&error),
+            };
+            output.write_all(&protocol::json(Kind::Refused, &refused)?)?;
+            return Ok(ExitCode::from(EXIT_REFUSED));
+        }
+    };
+    let load_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let mut lockdown = lock(&lock_spec(&load.abi)).to_map();
+    let outcome = match yields_memory {
+        Ok(()) => "applied".to_owned(),
+        Err(e) => format!("unavailable: {e}"),
+    };
+    lockdown.insert("first_out_of_memory".into(), outcome);
+    output.write_all(&protocol::json(Kind::Ready, &Ready { lockdown, load_us })?)?;
+    answer_all(instance, &mut input, &mut output, &mut body)
+}
+
+/// Closes what the agent, or whoever started the agent, has left open by mistake. The standard
+/// library marks its own files to be closed; this is for all others.
+fn close_inherited_files() {
+    let (first, last): (libc::c_uint, libc::c_uint) = (3, libc::c_uint::MAX);
+    // SAFETY: the system call touches no memory, and nothing in this process owns a descriptor
+    // above standard error yet: this is the first thing a runner does.
+    #[allow(unsafe_code)]
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if result != 0 {
+        // Linux before 5.9. There is nothing to be closed unless somebody made a mistake.
+        let error = io::Error::last_os_error();
+        let _ = writeln!(io::stderr(), "runner: inherited files stay open: {error}");
+    }
+}
+
+fn load_module(load: &Load) -> Result<Instance, SandboxError> {
+    Instance::load(LoadSpec {
+        native: Native::File(&load.native),
+        abi: load.abi.clone(),
+        weights: load.weights.as_deref().map(Weights::File),
+        limits: Limits {
+            memory_bytes: load.memory_bytes,
+            deadline: Duration::from_micros(load.deadline_us),
+        },
+    })
+}
+
+/// A request is held once; an answer as tensors and as a frame, each of which may double while it
+/// grows.
+fn lock_spec(abi: &ModuleAbi) -> LockSpec {
+    let tensors = 2 * abi.input_bytes(abi.max_batch) + 4 * abi.output_bytes(abi.max_batch);
+    LockSpec {
+        headroom_bytes: HEADROOM_BYTES + tensors as u64,
+    }
+}
+
+fn answer_all(
+    mut instance: Instance,
+    input: &mut BufReader<File>,
+    output: &mut File,
+    body: &mut Vec<u8>,
+) -> io::Result<ExitCode> {
+    let max_bytes = protocol::max_infer_bytes(instance.abi());
+    let mut outputs = vec![Vec::new(); instance.abi().outputs.len()];
+    let mut frame = Vec::new();
+    loop {
+        match protocol::read(input, body, max_bytes)? {
+            None => return Ok(ExitCode::SUCCESS),
+            Some(Kind::Infer) => {}
+            Some(other) => return Err(unexpected(other)),
+        }
+        match answer(&mut instance, body, &mut outputs, &mut frame) {
+            Ok(()) => output.write_all(&frame)?,
+            Err(error) => {
+                let fatal = error.is_fatal();
+                output.write_all(&protocol::json(Kind::Failed, &failed(error))?)?;
+                if fatal {
+                    return Ok(ExitCode::from(EXIT_TRAPPED));
+                }
+            }
+        }
+    }
+}
+
+/// Runs the batch in `body`; leaves a `Done` frame in `frame`.
+fn answer(
+    instance: &mut Instance,
+    body: &[u8],
+    outputs: &mut [Vec<u8>],
+    frame: &mut Vec<u8>,
+) -> Result<(), InferError> {
+    // A body that is too short has no batch: 0 is refused below with the right message.
+    let (batch, tensors) = protocol::take_u32(body).unwrap_or_default();
+    let max = instance.abi().max_batch;
+    if batch == 0 || batch > max {
+        return Err(InferError::BadBatch { batch, max });
+    }
+    let lengths = instance
+        .abi()
+        .inputs
+        .iter()
+        .map(|t| t.spec.size_bytes(batch));
+    let inputs = protocol::split(tensors, lengths).ok_or_else(|| InferError::WrongSize {
+        tensor: "all together".into(),
+        expected_bytes: instance.abi().input_bytes(batch),
+        actual_bytes: tensors.len(),
+    })?;
+    let (begun, cpu_begun) = (Instant::now(), cpu_us());
+    instance.infer(batch, &inputs, outputs)?;
+    let latency_us = begun.elapsed().as_micros();
+    let cpu_us = cpu_us().saturating_sub(cpu_begun);
+
+    protocol::begin(frame, Kind::Done);
+    frame.extend_from_slice(&u32::try_from(latency_us).unwrap_or(u32::MAX).to_le_bytes());
+    frame.extend_from_slice(&u32::try_from(cpu_us).unwrap_or(u32::MAX).to_le_bytes());
+    outputs
+        .iter()
+        .for_each(|bytes| frame.extend_from_slice(bytes));
+    // The memory of a guest is below 4 GiB, so a frame of its outputs has a length.
+    protocol::finish(frame).map_err(|e| InferError::Trap {
+        reason: e.to_string(),
+    })
+}
+
+/// CPU time of this thread in microseconds.
+fn cpu_us() -> u64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
+}
+
+fn failed(error: InferError) -> Failed {
+    match error {
+        InferError::Trap { reason } => Failed::Trap(reason),
+        InferError::Deadline => Failed::Deadline,
+        InferError::Code(code) => Failed::Code(code),
+        // The runner exits after the call that poisons its instance, so this is never sent.
+        InferError::Poisoned => Failed::Trap(error.to_string()),
+        InferError::BadBatch { .. }
+        | InferError::WrongCount { .. }
+        | InferError::WrongSize { .. } => Failed::Request(error.to_string()),
+    }
+}
+
+fn unexpected(kind: Kind) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("unexpected frame {kind:?}"),
+    )
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

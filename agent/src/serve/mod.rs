@@ -1,0 +1,211 @@
+//! The Open Inference Protocol over HTTP for local programs.
+
+pub mod routes;
+pub mod tensors;
+
+use crate::guest::GuestError;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use routes::{Routes, Served};
+use sandpiper_core::tensor::{Dim, TensorSpec};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const HEADER_LENGTH: &str = "inference-header-content-length";
+
+/// The HTTP API over these routes; request bodies are bounded.
+pub fn router(routes: Arc<Routes>, max_body_bytes: usize) -> Router {
+    Router::new()
+        .route("/v2", get(server))
+        .route("/v2/health/live", get(|| async { StatusCode::OK }))
+        .route("/v2/health/ready", get(ready))
+        .route("/v2/models/{model}", get(metadata))
+        .route("/v2/models/{model}/ready", get(model_ready))
+        .route("/v2/models/{model}/infer", post(infer))
+        .route(
+            "/v2/models/{model}/versions/{version}",
+            get(metadata_versioned),
+        )
+        .route(
+            "/v2/models/{model}/versions/{version}/ready",
+            get(ready_versioned),
+        )
+        .route(
+            "/v2/models/{model}/versions/{version}/infer",
+            post(infer_versioned),
+        )
+        .route("/sandpiper/status", get(status))
+        .layer(DefaultBodyLimit::max(max_body_bytes))
+        .with_state(routes)
+}
+
+fn reply(status: StatusCode, value: &Value) -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (status, kind, value.to_string()).into_response()
+}
+
+fn refuse(status: StatusCode, why: impl std::fmt::Display) -> Response {
+    reply(status, &json!({ "error": why.to_string() }))
+}
+
+type App = State<Arc<Routes>>;
+
+async fn server() -> Response {
+    let value = json!({
+        "name": "sandpiper-agent",
+        "version": env!("CARGO_PKG_VERSION"),
+        "extensions": ["binary_tensor_data"],
+    });
+    reply(StatusCode::OK, &value)
+}
+
+async fn ready(State(routes): App) -> StatusCode {
+    if routes.ready() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+async fn status(State(routes): App) -> Response {
+    reply(StatusCode::OK, &routes.status())
+}
+
+/// The model, if it serves and, when a version is named, serves that.
+fn find(routes: &Routes, model: &str, version: Option<&str>) -> Result<Arc<Served>, Box<Response>> {
+    let missing = |why: String| Err(Box::new(refuse(StatusCode::NOT_FOUND, why)));
+    let Some(served) = routes.get(model) else {
+        return missing(format!("no model `{model}` serves on this device"));
+    };
+    match version {
+        Some(v) if served.by.version.as_str() != v => missing(format!(
+            "`{model}` serves version {}, not {v}",
+            served.by.version
+        )),
+        _ => Ok(served),
+    }
+}
+
+fn describe(served: &Served) -> Response {
+    let tensor = |spec: &TensorSpec| {
+        let dim = |d: &Dim| match d {
+            Dim::Batch => -1,
+            Dim::Fixed(n) => i64::from(*n),
+        };
+        let shape: Vec<i64> = spec.dims.iter().map(dim).collect();
+        json!({ "name": spec.name, "datatype": spec.dtype.oip_name(), "shape": shape })
+    };
+    let list = |all: &[&TensorSpec]| all.iter().map(|s| tensor(s)).collect::<Vec<_>>();
+    let value = json!({
+        "name": served.by.model,
+        "versions": [served.by.version],
+        "platform": "sandpiper_wasm",
+        "inputs": list(&served.inputs()),
+        "outputs": list(&served.outputs()),
+        "parameters": { "variant": served.by.variant },
+    });
+    reply(StatusCode::OK, &value)
+}
+
+async fn metadata(State(routes): App, Path(model): Path<String>) -> Response {
+    find(&routes, &model, None).map_or_else(|r| *r, |s| describe(&s))
+}
+
+async fn metadata_versioned(
+    State(routes): App,
+    Path((model, version)): Path<(String, String)>,
+) -> Response {
+    find(&routes, &model, Some(&version)).map_or_else(|r| *r, |s| describe(&s))
+}
+
+async fn model_ready(State(routes): App, Path(model): Path<String>) -> Response {
+    find(&routes, &model, None).map_or_else(|r| *r, |_| StatusCode::OK.into_response())
+}
+
+async fn ready_versioned(
+    State(routes): App,
+    Path((model, version)): Path<(String, String)>,
+) -> Response {
+    find(&routes, &model, Some(&version)).map_or_else(|r| *r, |_| StatusCode::OK.into_response())
+}
+
+async fn infer(
+    State(routes): App,
+    Path(model): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    match find(&routes, &model, None) {
+        Ok(served) => answer(&routes, &served, &headers, &body).await,
+        Err(response) => *response,
+    }
+}
+
+async fn infer_versioned(
+    State(routes): App,
+    Path((model, version)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    match find(&routes, &model, Some(&version)) {
+        Ok(served) => answer(&routes, &served, &headers, &body).await,
+        Err(response) => *response,
+    }
+}
+
+async fn answer(routes: &Routes, served: &Served, headers: &HeaderMap, body: &[u8]) -> Response {
+    let header_len = match headers
+        .get(HEADER_LENGTH)
+        .map(|v| v.to_str().map(str::parse))
+    {
+        None => None,
+        Some(Ok(Ok(n))) => Some(n),
+        Some(_) => {
+            served.rejected();
+            return refuse(
+                StatusCode::BAD_REQUEST,
+                format!("{HEADER_LENGTH} is not a number"),
+            );
+        }
+    };
+    let (inputs, outputs) = (served.inputs(), served.outputs());
+    let parsed = tensors::parse(body, header_len, &inputs, &outputs, served.abi.max_batch);
+    let mut request = match parsed {
+        Ok(request) => request,
+        Err(error) => {
+            served.rejected();
+            return refuse(StatusCode::BAD_REQUEST, error);
+        }
+    };
+    let given = std::mem::take(&mut request.inputs);
+    match routes.infer(served, request.batch, given).await {
+        Ok(outs) => {
+            let by = &served.by;
+            let names = (by.model.as_str(), by.version.as_str(), by.variant.as_str());
+            let (bytes, length) = tensors::render(&request, names, &outputs, &outs);
+            match length {
+                None => {
+                    let kind = [(header::CONTENT_TYPE, "application/json".to_owned())];
+                    (kind, bytes).into_response()
+                }
+                Some(n) => {
+                    let octets = (
+                        header::CONTENT_TYPE.as_str(),
+                        "application/octet-stream".into(),
+                    );
+                    ([octets, (HEADER_LENGTH, n.to_string())], bytes).into_response()
+                }
+            }
+        }
+        Err(error @ GuestError::BadRequest(_)) => refuse(StatusCode::BAD_REQUEST, error),
+        Err(error @ GuestError::Busy) => refuse(StatusCode::SERVICE_UNAVAILABLE, error),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! `status`: asks the running agent over its local API.
+
+use crate::config::Config;
+use anyhow::{Context, ensure};
+use sandpiper_core::telemetry::Observation;
+use std::fmt::Write as _;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Largest status accepted: 64 models are far below it.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The status as text or JSON.
+///
+/// # Errors
+/// When no agent answers.
+pub async fn status(config: &Config, json: bool) -> anyhow::Result<String> {
+    let at = config.listen;
+    let mut stream = tokio::net::TcpStream::connect(at)
+        .await
+        .with_context(|| format!("no agent answers on {at}: is `sandpiper-agent run` running?"))?;
+    let request = format!("GET /sandpiper/status HTTP/1.0\r\nHost: {at}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.take(MAX_BYTES).read_to_string(&mut answer).await?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("the answer is not HTTP")?;
+    ensure!(
+        head.contains(" 200 "),
+        "the agent answers {}",
+        head.lines().next().unwrap_or("")
+    );
+    if json {
+        return Ok(body.to_owned());
+    }
+    let seen: Observation = serde_json::from_str(body).context("the agent has no status yet")?;
+    let mut text = format!("generation {}\n", seen.generation.0);
+    for model in &seen.models {
+        let serving = model.serving.as_ref().map_or_else(
+            || "nothing".to_owned(),
+            |s| format!("{} {} ({})", s.version, s.variant, s.power_state),
+        );
+        writeln!(
+            text,
+            "{}: wanted {}, {:?}, serves {serving}",
+            model.model, model.wanted, model.phase
+        )?;
+        if let Some(failure) = &model.failure {
+            writeln!(
+                text,
+                "  {:?} of {}: {}",
+                failure.kind, failure.variant, failure.message
+            )?;
+        }
+    }
+    Ok(text)
+}

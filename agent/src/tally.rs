@@ -1,0 +1,134 @@
+//! Counts of one served variant over the window that is open.
+
+use sandpiper_core::digest::Digest;
+use sandpiper_core::energy::Energy;
+use sandpiper_core::names::{DeploymentName, ModelName, VariantName, VersionName};
+use sandpiper_core::profile::PowerState;
+use sandpiper_core::sketch::LatencySketch;
+use sandpiper_core::telemetry::TelemetryWindow;
+use sandpiper_core::time::Millis;
+
+/// Who serves: what identifies a window besides its number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedBy {
+    /// Deployment.
+    pub deployment: DeploymentName,
+    /// Model.
+    pub model: ModelName,
+    /// Version.
+    pub version: VersionName,
+    /// Variant.
+    pub variant: VariantName,
+    /// Digest of the native code.
+    pub code: Digest,
+    /// Power state at the end of the window.
+    pub power_state: PowerState,
+}
+
+/// Counts since the window was opened.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    from: Millis,
+    inferences: u64,
+    errors: u64,
+    rejected: u64,
+    traps: u64,
+    nonfinite: u64,
+    latency: LatencySketch,
+    cpu_us: u64,
+}
+
+impl Tally {
+    /// An empty tally that begins now.
+    pub fn new(from: Millis) -> Self {
+        Self {
+            from,
+            inferences: 0,
+            errors: 0,
+            rejected: 0,
+            traps: 0,
+            nonfinite: 0,
+            latency: LatencySketch::default(),
+            cpu_us: 0,
+        }
+    }
+
+    /// A batch of `items` was answered. Only the latency of a batch of one is kept: larger
+    /// batches cannot be compared with it.
+    pub fn succeeded(&mut self, items: u32, latency_us: u32, cpu_us: u64, nonfinite: bool) {
+        self.inferences += u64::from(items);
+        self.cpu_us += cpu_us;
+        self.nonfinite += u64::from(nonfinite);
+        if items == 1 {
+            self.latency.record(latency_us);
+        }
+    }
+
+    /// The model gave an error.
+    pub fn failed(&mut self) {
+        self.errors += 1;
+    }
+
+    /// The runner died over a request.
+    pub fn died(&mut self) {
+        self.errors += 1;
+        self.traps += 1;
+    }
+
+    /// A request was refused because of its input.
+    pub fn rejected(&mut self) {
+        self.rejected += 1;
+    }
+
+    /// CPU time of the runner since the window was opened, in microseconds.
+    pub fn cpu_us(&self) -> u64 {
+        self.cpu_us
+    }
+
+    /// Whether nothing happened.
+    pub fn is_empty(&self) -> bool {
+        self.inferences + self.errors + self.rejected + self.traps == 0
+    }
+
+    /// The closed window; the ring gives it its number.
+    pub fn close(self, by: &ServedBy, to: Millis, energy: Energy) -> TelemetryWindow {
+        let sigma = energy.standard_error_uj as f64;
+        TelemetryWindow {
+            boot: 0,
+            sequence: 0,
+            from: self.from,
+            to,
+            deployment: by.deployment.clone(),
+            model: by.model.clone(),
+            version: by.version.clone(),
+            variant: by.variant.clone(),
+            code: by.code,
+            power_state: by.power_state,
+            inferences: self.inferences,
+            errors: self.errors,
+            rejected: self.rejected,
+            traps: self.traps,
+            nonfinite: self.nonfinite,
+            latency: self.latency,
+            energy_uj: energy.energy_uj,
+            energy_variance_uj2: sigma * sigma,
+            energy_provenance: energy.provenance,
+            energy_scope: energy.scope,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+impl ServedBy {
+    pub(crate) fn sample() -> Self {
+        Self {
+            deployment: DeploymentName::new("d").unwrap(),
+            model: ModelName::new("activity").unwrap(),
+            version: VersionName::new("v1").unwrap(),
+            variant: VariantName::new("small").unwrap(),
+            code: Digest::of(b"code"),
+            power_state: PowerState::Mains,
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Telemetry: open windows in memory, closed ones in a bounded ring on the disk until the
+//! controller has acknowledged them. A window keeps its number for ever, so replays count once.
+
+use sandpiper_core::telemetry::TelemetryWindow;
+use sandpiper_transport::fsio::{self, FsError};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Most windows kept. With one model and windows of 30 s this is a day and a half; at about
+/// 2 KiB each the ring stays below 10 MiB. The oldest give way.
+pub const MAX_WINDOWS: usize = 4096;
+
+/// Why the ring cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// The directory cannot be read or a file not deleted.
+    #[error("cannot use the telemetry directory {}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A window cannot be written.
+    #[error("cannot write a telemetry window")]
+    Write(#[from] FsError),
+    /// A window cannot be made JSON.
+    #[error("cannot encode a telemetry window: {0}")]
+    Encode(String),
+}
+
+/// Closed windows on the disk, one file each, named by sequence.
+#[derive(Debug)]
+pub struct Ring {
+    dir: PathBuf,
+    boot: u64,
+    next: u64,
+    windows: BTreeMap<u64, TelemetryWindow>,
+    lost: u64,
+    capacity: usize,
+}
+
+impl Ring {
+    /// Opens the ring of an installation. Files that do not parse are deleted and counted lost.
+    ///
+    /// # Errors
+    /// [`RingError::Io`].
+    pub fn open(dir: &Path, boot: u64) -> Result<Self, RingError> {
+        Self::with_capacity(dir, boot, MAX_WINDOWS)
+    }
+
+    fn with_capacity(dir: &Path, boot: u64, capacity: usize) -> Result<Self, RingError> {
+        let io = |source| RingError::Io {
+            path: dir.to_owned(),
+            source,
+        };
+        std::fs::create_dir_all(dir).map_err(io)?;
+        let mut ring = Self {
+            dir: dir.to_owned(),
+            boot,
+            next: 1,
+            windows: BTreeMap::new(),
+            lost: 0,
+            capacity,
+        };
+        if let Ok(text) = std::fs::read_to_string(dir.join("next")) {
+            ring.next = text.trim().parse().unwrap_or(1);
+        }
+        for entry in std::fs::read_dir(dir).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            if path.extension().is_none_or(|e| e != "json") {
+                continue;
+            }
+            let parsed = std::fs::read(&path)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice::<TelemetryWindow>(&bytes).ok());
+            match parsed {
+                Some(window) if window.boot == boot => {
+                    ring.next = ring.next.max(window.sequence + 1);
+                    ring.windows.insert(window.sequence, window);
+                }
+                _ => {
+                    ring.lost += 1;
+                    tracing::warn!(path = %path.display(), "a telemetry window is damaged or foreign and is dropped");
+                    std::fs::remove_file(&path).map_err(io)?;
+                }
+            }
+        }
+        Ok(ring)
+    }
+
+    fn file(&self, sequence: u64) -> PathBuf {
+        self.dir.join(format!("{sequence:020}.json"))
+    }
+
+    /// Gives the window its number and keeps it durably. The number is used up on the disk
+    /// first, so that no crash can give it twice.
+    ///
+    /// # Errors
+    /// [`RingError`].
+    pub fn push(&mut self, mut window: TelemetryWindow) -> Result<u64, RingError> {
+        let sequence = self.next;
+        fsio::write_atomic(
+            &self.dir.join("next"),
+            (sequence + 1).to_string().as_bytes(),
+            0o600,
+        )?;
+        self.next += 1;
+        window.boot = self.boot;
+        window.sequence = sequence;
+        let bytes = serde_json::to_vec(&window).map_err(|e| RingError::Encode(e.to_string()))?;
+        fsio::write_atomic(&self.file(sequence), &bytes, 0o600)?;
+        self.windows.insert(sequence, window);
+        while self.windows.len() > self.capacity {
+            let Some(oldest) = self.windows.keys().next().copied() else {
+                break;
+            };
+            self.forget(oldest)?;
+            self.lost += 1;
+        }
+        Ok(sequence)
+    }
+
+    /// Up to `max` windows after `after`, in order.
+    pub fn pending(&self, after: u64, max: usize) -> Vec<TelemetryWindow> {
+        self.windows
+            .range(after.saturating_add(1)..)
+            .take(max)
+            .map(|(_, w)| w.clone())
+            .collect()
+    }
+
+    /// Forgets every window up to `sequence`, if `boot` is this installation.
+    ///
+    /// # Errors
+    /// [`RingError::Io`].
+    pub fn acknowledge(&mut self, boot: u64, sequence: u64) -> Result<(), RingError> {
+        if boot != self.boot {
+            return Ok(());
+        }
+        let done: Vec<u64> = self.windows.range(..=sequence).map(|(s, _)| *s).collect();
+        done.into_iter().try_for_each(|s| self.forget(s))
+    }
+
+    fn forget(&mut self, sequence: u64) -> Result<(), RingError> {
+        let path = self.file(sequence);
+        match std::fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(RingError::Io { path, source }),
+        }
+        self.windows.remove(&sequence);
+        Ok(())
+    }
+
+    /// Windows not yet acknowledged.
+    pub fn len(&self) -> usize {
+        self.windows.len()
+    }
+
+    /// Whether all is acknowledged.
+    pub fn is_empty(&self) -> bool {
+        self.windows.is_empty()
+    }
+
+    /// Windows that gave way or were damaged since the start.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::tally::{ServedBy, Tally};
+    use sandpiper_core::energy::Energy;
+    use sandpiper_core::time::Millis;
+
+    fn window() -> TelemetryWindow {
+        let mut tally = Tally::new(Millis(1));
+        tally.succeeded(1, 120, 100, false);
+        tally.close(&ServedBy::sample(), Millis(2), Energy::default())
+    }
+
+    #[test]
+    fn replays_until_acknowledged_and_never_reuses_a_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ring = Ring::open(dir.path(), 5).unwrap();
+        assert_eq!(ring.push(window()).unwrap(), 1);
+        assert_eq!(ring.push(window()).unwrap(), 2);
+        drop(ring);
+        let mut ring = Ring::open(dir.path(), 5).unwrap();
+        let all = ring.pending(0, 10);
+        assert_eq!(
+            all.iter().map(|w| (w.boot, w.sequence)).collect::<Vec<_>>(),
+            [(5, 1), (5, 2)]
+        );
+        ring.acknowledge(6, 2).unwrap();
+        assert_eq!(ring.len(), 2);
+        ring.acknowledge(5, 2).unwrap();
+        drop(ring);
+        let mut ring = Ring::open(dir.path(), 5).unwrap();
+        assert!(ring.is_empty());
+        assert_eq!(ring.push(window()).unwrap(), 3);
+    }
+
+    #[test]
+    fn is_bounded_and_counts_what_it_loses() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ring = Ring::with_capacity(dir.path(), 1, 3).unwrap();
+        for _ in 0..5 {
+            ring.push(window()).unwrap();
+        }
+        assert_eq!((ring.len(), ring.lost()), (3, 2));
+        assert_eq!(ring.pending(0, 1)[0].sequence, 3);
+        std::fs::write(ring.file(4), b"{torn").unwrap();
+        let ring = Ring::open(dir.path(), 1).unwrap();
+        assert_eq!((ring.len(), ring.lost()), (2, 1));
+    }
+}

@@ -1,0 +1,8 @@
+//! Runner processes: good modules are served, whatever bad ones do next to them.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../../crates/sandbox/tests/common/mod.rs"]
+mod common;
+mod hostile;
+mod served;
+mod workshop;

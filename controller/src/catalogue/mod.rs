@@ -1,0 +1,86 @@
+//! What the fleet can run: published versions, signed, and their artefacts by digest.
+
+mod blobs;
+
+pub use blobs::{BlobError, Blobs, Upload};
+
+use sandpiper_core::digest::ArtefactRef;
+use sandpiper_core::manifest::VersionManifest;
+use sandpiper_core::signed::{Purpose, Signed};
+use sandpiper_transport::signing::{SignatureError, VerifyingKeys};
+use serde::{Deserialize, Serialize};
+
+/// Most variants in one version: more than any board family needs, few enough to compare.
+pub const MAX_VARIANTS: usize = 64;
+
+/// A version as published.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    /// What the publisher signed; devices get exactly this.
+    pub signed: Signed,
+    /// What it says.
+    pub manifest: VersionManifest,
+}
+
+/// Why a version is not published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Not signed by a trusted publisher.
+    #[error("the version's signature is not accepted")]
+    Signature(#[from] SignatureError),
+    /// The payload is not a manifest.
+    #[error("the signed payload is not a version manifest")]
+    Manifest(#[from] serde_json::Error),
+    /// The number of variants is out of range.
+    #[error("a version has 1 to {MAX_VARIANTS} variants; this one has {0}")]
+    Variants(usize),
+    /// Two variants share a name.
+    #[error("two variants are named `{0}`: names are unique within a version")]
+    Duplicate(String),
+    /// Artefacts that were not uploaded.
+    #[error("{0} artefacts are not here: upload them before publishing")]
+    Missing(usize),
+}
+
+/// Every artefact that a version needs, each once.
+pub fn artefacts(manifest: &VersionManifest) -> Vec<ArtefactRef> {
+    let mut all: Vec<ArtefactRef> = manifest
+        .variants
+        .iter()
+        .flat_map(|v| {
+            let native = v.native.values().map(|n| n.artefact);
+            native.chain([v.wasm, v.golden.artefact]).chain(v.weights)
+        })
+        .collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// Checks a version that somebody wants to publish: signature, shape, and that every artefact
+/// is held. Blocks on the file system.
+///
+/// # Errors
+/// [`PublishError`].
+pub fn admit(
+    signed: Signed,
+    publishers: &VerifyingKeys,
+    blobs: &Blobs,
+) -> Result<Published, PublishError> {
+    let payload = publishers.verify(&signed, Purpose::Version)?;
+    let manifest: VersionManifest = serde_json::from_slice(payload)?;
+    let count = manifest.variants.len();
+    if count == 0 || count > MAX_VARIANTS {
+        return Err(PublishError::Variants(count));
+    }
+    let mut names: Vec<&str> = manifest.variants.iter().map(|v| v.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(PublishError::Duplicate(pair[0].to_owned()));
+    }
+    let missing = blobs.missing(&artefacts(&manifest)).len();
+    if missing > 0 {
+        return Err(PublishError::Missing(missing));
+    }
+    Ok(Published { signed, manifest })
+}

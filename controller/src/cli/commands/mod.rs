@@ -1,0 +1,70 @@
+//! What each command does.
+
+mod deployment;
+mod device;
+mod explain;
+mod get;
+mod model;
+mod rollout;
+mod top;
+
+use super::args::{Command, Format};
+use super::context::connect;
+use super::error::CliError;
+use super::output::Output;
+use super::render::render;
+use std::io::Write;
+use std::path::Path;
+
+/// Where results go, and which controller is spoken to.
+pub struct Session<'a> {
+    context: Option<&'a Path>,
+    out: &'a mut (dyn Write + Send),
+}
+
+impl Session<'_> {
+    fn show(&mut self, output: &Output, format: Format) -> Result<(), CliError> {
+        render(self.out, output, format)?;
+        Ok(self.out.flush()?)
+    }
+
+    fn line(&mut self, text: impl Into<String>) -> Result<(), CliError> {
+        self.show(&Output::Line(text.into()), Format::Table)
+    }
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// [`CliError`].
+pub async fn run(
+    command: Command,
+    context: Option<&Path>,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    let mut session = Session { context, out };
+    let session = &mut session;
+    match command {
+        Command::JoinToken(command) => device::join_token(session, command).await,
+        Command::Get(args) => get::get(session, args).await,
+        Command::Describe { resource } => get::describe(session, &resource).await,
+        Command::Top(args) => top::top(session, args).await,
+        Command::Explain {
+            device,
+            model,
+            version,
+            output,
+        } => {
+            let version = version.as_ref().map_or("", |v| v.as_str());
+            explain::explain(session, &device, model.as_str(), version, output).await
+        }
+        Command::Model(command) => model::model(session, command).await,
+        Command::Deployment(command) => deployment::deployment(session, command).await,
+        Command::Rollout(command) => rollout::rollout(session, command).await,
+        Command::Label { device, changes } => device::label(session, &device, &changes).await,
+        Command::Revoke { device } => device::revoke(session, &device).await,
+        Command::Completion { .. } => Err(CliError::Usage(
+            "completion speaks of the whole program: `cli::run` answers it".to_owned(),
+        )),
+    }
+}

@@ -1,0 +1,256 @@
+//! `rollout`.
+
+use super::{Session, connect};
+use crate::api::client::{Item, OperatorClient, Watched};
+use crate::cli::args::{Format, RolloutArgs, RolloutCommand};
+use crate::cli::columns::instant;
+use crate::cli::error::CliError;
+use crate::cli::output::{Grid, Output};
+use crate::cli::parse;
+use sandpiper_core::names::RolloutName;
+use sandpiper_core::rollout::{RolloutPlan, RolloutSpec};
+use sandpiper_proto::convert::{ListQuery, ResourceKind, SteerVerb};
+use serde_json::Value;
+use std::time::Duration;
+
+pub(super) async fn rollout(
+    session: &mut Session<'_>,
+    command: RolloutCommand,
+) -> Result<(), CliError> {
+    match command {
+        RolloutCommand::Plan(args) => {
+            let document = connect(session.context)
+                .await?
+                .plan_rollout(&spec(&args))
+                .await?;
+            session.show(&plan_report(document)?, args.output)
+        }
+        RolloutCommand::Start(args) => {
+            let name = connect(session.context)
+                .await?
+                .start_rollout(&spec(&args))
+                .await?;
+            session.line(name)
+        }
+        RolloutCommand::Status {
+            name,
+            watch,
+            timeout,
+            output,
+        } => status(session, &name, watch, timeout, output).await,
+        RolloutCommand::Pause { name } => steer(session, &name, SteerVerb::Pause, "paused").await,
+        RolloutCommand::Resume { name } => {
+            steer(session, &name, SteerVerb::Resume, "resumed").await
+        }
+        RolloutCommand::Abort { name } => steer(session, &name, SteerVerb::Abort, "aborting").await,
+        RolloutCommand::Undo { name } => {
+            steer(session, &name, SteerVerb::Undo, "being undone").await
+        }
+        RolloutCommand::History { name, output } => {
+            let item = one(&mut connect(session.context).await?, &name).await?;
+            session.show(&history_report(&item), output)
+        }
+    }
+}
+
+fn spec(args: &RolloutArgs) -> RolloutSpec {
+    let waves = match args.equal {
+        Some(count) => parse::equal_waves(count),
+        None => args.waves.clone(),
+    };
+    // Whole seconds; a part of one counts as one, so that a short deadline is not none.
+    let seconds = |d: Duration| d.as_secs() + u64::from(d.subsec_nanos() > 0);
+    RolloutSpec {
+        deployment: args.deployment.clone(),
+        version: args.version.clone(),
+        waves,
+        wave_deadline_s: seconds(args.deadline),
+        bake_s: seconds(args.bake),
+        max_failures: args.max_failures,
+        min_inferences: args.min_inferences,
+    }
+}
+
+async fn steer(
+    session: &mut Session<'_>,
+    name: &RolloutName,
+    verb: SteerVerb,
+    done: &str,
+) -> Result<(), CliError> {
+    connect(session.context).await?.steer(name, verb).await?;
+    session.line(format!("rollout/{name} {done}"))
+}
+
+fn query(name: &RolloutName) -> ListQuery {
+    ListQuery {
+        kind: ResourceKind::Rollouts,
+        name: Some(name.to_string()),
+        selector: None,
+    }
+}
+
+async fn one(client: &mut OperatorClient, name: &RolloutName) -> Result<Item, CliError> {
+    let mut items = client.list(query(name)).await?;
+    items
+        .pop()
+        .ok_or_else(|| CliError::NotFound(format!("rollout/{name}")))
+}
+
+fn state_of(item: &Item) -> Result<String, CliError> {
+    let state = item
+        .document
+        .pointer("/state/state")
+        .and_then(Value::as_str);
+    let state = state.ok_or_else(|| CliError::Answer("a rollout without state".to_owned()))?;
+    Ok(state.replace('_', "-"))
+}
+
+/// `None` while it goes on.
+fn verdict(item: &Item) -> Result<Option<Result<(), CliError>>, CliError> {
+    let state = state_of(item)?;
+    Ok(match state.as_str() {
+        "promoted" => Some(Ok(())),
+        "aborted" | "rolled-back" => {
+            let why = item
+                .document
+                .pointer("/state/why")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            let (name, why) = (item.name.clone(), why.to_owned());
+            Some(Err(CliError::RolledBack { name, state, why }))
+        }
+        _ => None,
+    })
+}
+
+fn shown(item: Item) -> Output {
+    Output::Resources {
+        kind: ResourceKind::Rollouts,
+        items: vec![item],
+        single: true,
+    }
+}
+
+async fn status(
+    session: &mut Session<'_>,
+    name: &RolloutName,
+    watch: bool,
+    timeout: Option<Duration>,
+    format: Format,
+) -> Result<(), CliError> {
+    let mut client = connect(session.context).await?;
+    let first = one(&mut client, name).await?;
+    if !watch {
+        let verdict = verdict(&first)?;
+        session.show(&shown(first), format)?;
+        return verdict.unwrap_or(Ok(()));
+    }
+    let mut last = first.clone();
+    let following = follow(session, &mut client, name, format, &mut last);
+    match timeout {
+        None => following.await,
+        Some(limit) => match tokio::time::timeout(limit, following).await {
+            Ok(done) => done,
+            Err(_) => Err(CliError::Timeout {
+                name: name.to_string(),
+                state: state_of(&last)?,
+                seconds: limit.as_secs(),
+            }),
+        },
+    }
+}
+
+async fn follow(
+    session: &mut Session<'_>,
+    client: &mut OperatorClient,
+    name: &RolloutName,
+    format: Format,
+    last: &mut Item,
+) -> Result<(), CliError> {
+    let mut watch = client.watch(query(name)).await?;
+    let mut printed = None;
+    while let Some(change) = watch.next().await? {
+        match change {
+            Watched::Now(item) => {
+                last.clone_from(&item);
+                if printed.as_ref() == Some(&item) {
+                    continue;
+                }
+                let verdict = verdict(&item)?;
+                session.show(&shown(item.clone()), format)?;
+                printed = Some(item);
+                if let Some(verdict) = verdict {
+                    return verdict;
+                }
+            }
+            Watched::Synced => {}
+            Watched::Gone(_) => return Err(CliError::NotFound(format!("rollout/{name}"))),
+        }
+    }
+    Err(CliError::Answer(
+        "the controller ended the watch".to_owned(),
+    ))
+}
+
+/// The plan is the document itself, or its field `plan`.
+fn plan_report(document: Value) -> Result<Output, CliError> {
+    let plan = document.pointer("/plan").unwrap_or(&document);
+    let plan: RolloutPlan =
+        serde_json::from_value(plan.clone()).map_err(|e| CliError::Answer(e.to_string()))?;
+    let mut table = Grid::new(&["WAVE", "DEVICE", "LADDER", "DOWNLOAD"]);
+    for (index, wave) in plan.waves.iter().enumerate() {
+        for device in wave {
+            let rungs = device
+                .ladder
+                .rungs
+                .iter()
+                .map(|(state, variant)| format!("{state}={variant}"));
+            let download = format!("{:.1} KiB", device.download_bytes as f64 / 1024.0);
+            let rungs = rungs.collect::<Vec<_>>().join(" ");
+            table.rows.push(vec![
+                (index + 1).to_string(),
+                device.device.to_string(),
+                rungs,
+                download,
+            ]);
+        }
+    }
+    let mut notes = Vec::new();
+    for unfit in &plan.unfit {
+        notes.push(format!("{} stays out: no variant fits", unfit.device));
+        for candidate in &unfit.selection.candidates {
+            let why: Vec<_> = candidate.misfits.iter().map(ToString::to_string).collect();
+            notes.push(format!("  {}: {}", candidate.variant, why.join("; ")));
+        }
+    }
+    Ok(Output::Report {
+        name: format!("rollout/{}", plan.name),
+        document,
+        table,
+        notes,
+    })
+}
+
+fn history_report(item: &Item) -> Output {
+    let history = item
+        .document
+        .pointer("/history")
+        .cloned()
+        .unwrap_or(Value::Array(Vec::new()));
+    let mut table = Grid::new(&["AT", "SUBJECT", "ACTOR", "REASON", "MESSAGE"]);
+    for event in history.as_array().into_iter().flatten() {
+        let at = event
+            .pointer("/at")
+            .and_then(Value::as_u64)
+            .map_or_else(|| "-".to_owned(), instant);
+        let rest = ["/subject", "/actor", "/reason", "/message"]
+            .map(|path| crate::cli::columns::text(event, path).unwrap_or_else(|| "-".to_owned()));
+        table.rows.push(std::iter::once(at).chain(rest).collect());
+    }
+    Output::Report {
+        name: format!("rollout/{}", item.name),
+        document: history,
+        table,
+        notes: Vec::new(),
+    }
+}

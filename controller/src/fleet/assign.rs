@@ -1,0 +1,213 @@
+//! Desired states of devices, signed, with rising generations.
+
+use super::state::State;
+use crate::catalogue::Published;
+use sandpiper_core::assignment::{AssignedModel, Assignment, AssignmentBundle, Generation, Ladder};
+use sandpiper_core::event::Severity;
+use sandpiper_core::invariants;
+use sandpiper_core::ladder::ladder;
+use sandpiper_core::learning::LearnedMap;
+use sandpiper_core::names::{DeploymentName, DeviceName, ModelName, VersionName};
+use sandpiper_core::policy::Policy;
+use sandpiper_core::selection::{DeviceView, Selection, select};
+use sandpiper_core::signed::{Purpose, Signed};
+use sandpiper_core::time::Millis;
+use sandpiper_proto::convert::FromController;
+use std::collections::BTreeMap;
+
+impl State {
+    /// Selects for a device; nothing when it has not reported yet.
+    pub(super) fn selection(
+        &self,
+        name: &DeviceName,
+        published: &Published,
+        policy: &Policy,
+    ) -> Option<Selection> {
+        let record = self.devices.get(name)?;
+        let (nothing, failed) = (LearnedMap::new(), record.failed_variants());
+        let model = &published.manifest.model;
+        let current = record.models.get(model);
+        let current = current.filter(|m| m.version == published.manifest.version);
+        let view = DeviceView {
+            name,
+            profile: record.profile.as_ref()?,
+            conditions: &record.observation.as_ref()?.conditions,
+            learned: self.learned.get(name).unwrap_or(&nothing),
+            failed: &failed,
+            current: current.map(|m| &m.ladder),
+        };
+        Some(select(&view, &published.manifest, policy))
+    }
+
+    fn assigned_model(
+        &self,
+        deployment: &DeploymentName,
+        version: VersionName,
+        ladder: Ladder,
+    ) -> Option<AssignedModel> {
+        let deployment = &self.deployments.get(deployment)?.deployment;
+        Some(AssignedModel {
+            deployment: deployment.name.clone(),
+            model: deployment.model.clone(),
+            version,
+            ladder,
+            latency_slo_us: deployment.policy.latency_slo_us,
+        })
+    }
+
+    /// Assigns a version, remembering what was there.
+    pub(super) fn assign(
+        &mut self,
+        now: Millis,
+        device: &DeviceName,
+        deployment: &DeploymentName,
+        version: VersionName,
+        ladder: Ladder,
+    ) {
+        let Some(assigned) = self.assigned_model(deployment, version, ladder) else {
+            return;
+        };
+        let Some(record) = self.devices.get_mut(device) else {
+            return;
+        };
+        let model = assigned.model.clone();
+        match record.models.insert(model.clone(), assigned) {
+            Some(old) => record.previous.insert(model.clone(), old),
+            None => record.previous.remove(&model),
+        };
+        record.served.insert(model, 0);
+        self.sign(now, device);
+    }
+
+    /// Assigns the version before again, or takes the model away where there was none.
+    pub(super) fn assign_previous(
+        &mut self,
+        now: Millis,
+        device: &DeviceName,
+        deployment: &DeploymentName,
+        model: &ModelName,
+        version: Option<VersionName>,
+    ) {
+        let back = version.and_then(|version| {
+            let record = self.devices.get(device)?;
+            let held = record.previous.get(model).filter(|m| m.version == version);
+            held.cloned()
+                .or_else(|| self.fresh(device, deployment, model, version))
+        });
+        let Some(record) = self.devices.get_mut(device) else {
+            return;
+        };
+        record.previous.remove(model);
+        record.served.insert(model.clone(), 0);
+        match back {
+            Some(back) => record.models.insert(model.clone(), back),
+            None => record.models.remove(model),
+        };
+        self.sign(now, device);
+    }
+
+    fn fresh(
+        &self,
+        device: &DeviceName,
+        deployment: &DeploymentName,
+        model: &ModelName,
+        version: VersionName,
+    ) -> Option<AssignedModel> {
+        let published = self.versions.get(&(model.clone(), version.clone()))?;
+        let policy = &self.deployments.get(deployment)?.deployment.policy;
+        let rungs = ladder(&self.selection(device, published, policy)?, policy)?;
+        self.assigned_model(deployment, version, rungs)
+    }
+
+    /// Gives a device that a deployment selects the version that the deployment stands at,
+    /// unless it has the model already or a rollout is about to decide.
+    pub(super) fn converge(&mut self, now: Millis, device: &DeviceName) {
+        let Some(record) = self.devices.get(device) else {
+            return;
+        };
+        let mut due = Vec::new();
+        for entry in self.deployments.values() {
+            let Some(version) = &entry.version else {
+                continue;
+            };
+            let deployment = &entry.deployment;
+            let planned = self.rollouts.values().any(|r| {
+                !r.state.is_final()
+                    && r.plan.spec.deployment == deployment.name
+                    && r.devices.contains_key(device)
+            });
+            let holds = record.models.contains_key(&deployment.model);
+            if !planned && !holds && deployment.selector.matches(&record.labels) {
+                let name = deployment.name.clone();
+                let fresh = self.fresh(device, &name, &deployment.model, version.clone());
+                due.extend(fresh);
+            }
+        }
+        for model in due {
+            self.assign(now, device, &model.deployment, model.version, model.ladder);
+        }
+    }
+
+    /// Signs the desired state under the next generation and queues it for the device.
+    pub(super) fn sign(&mut self, now: Millis, device: &DeviceName) {
+        let Some(record) = self.devices.get_mut(device) else {
+            return;
+        };
+        let generation = Generation(record.generation.0 + 1);
+        let models = record.models.clone();
+        let assignment = Assignment {
+            device: device.clone(),
+            generation,
+            models,
+        };
+        if let Err(violation) = invariants::assignment(&assignment, device) {
+            let subject = format!("device/{device}");
+            let text = format!("assignment withheld: {violation}");
+            self.tell(
+                now,
+                Severity::Warning,
+                subject,
+                "controller",
+                "Invariant",
+                text,
+            );
+            return;
+        }
+        let payload =
+            serde_json::to_vec(&assignment).expect("assignments have text keys, so they have JSON");
+        record.generation = generation;
+        record.assignment = Some(self.authority.assignment.sign(Purpose::Assignment, payload));
+        self.keep_device(device);
+        self.push(device);
+    }
+
+    /// The assignment of a device with the versions it names.
+    pub(super) fn bundle(&self, device: &DeviceName) -> Option<AssignmentBundle> {
+        let record = self.devices.get(device)?;
+        // The version before comes along, so that the device can go back to it offline.
+        let held = record.models.values().chain(record.previous.values());
+        let named: BTreeMap<_, &Signed> = held
+            .filter_map(|m| {
+                let key = (m.model.clone(), m.version.clone());
+                let signed = &self.versions.get(&key)?.signed;
+                Some((key, signed))
+            })
+            .collect();
+        let versions = named.into_values().cloned().collect();
+        Some(AssignmentBundle {
+            assignment: record.assignment.clone()?,
+            versions,
+        })
+    }
+
+    /// Queues the present assignment for a live device.
+    pub(super) fn push(&mut self, device: &DeviceName) {
+        if let (Some(bundle), Some(live)) = (self.bundle(device), self.live.get(device)) {
+            let message = FromController::Assignment(Box::new(bundle));
+            self.out.send.retain(|(name, _, queued)| {
+                name != device || !matches!(queued, FromController::Assignment(_))
+            });
+            self.out.send.push((device.clone(), live.id, message));
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Join tokens, and devices that use them.
+
+use super::record::{DeviceRecord, TokenRecord};
+use super::state::State;
+use super::{FleetError, keys};
+use sandpiper_core::digest::Digest;
+use sandpiper_core::event::Severity;
+use sandpiper_core::names::DeviceName;
+use sandpiper_core::time::Millis;
+use sandpiper_proto::convert::{Credentials, EnrolRequest, JoinTokenRequest, ResourceKind};
+use sandpiper_transport::token::JoinToken;
+use std::time::Duration;
+
+/// Longest life of a token: who has not joined within a month was forgotten.
+pub(super) const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
+/// Most tokens kept. Used and expired ones make room first.
+pub(super) const MAX_TOKENS: usize = 10_000;
+/// Most devices of one controller.
+pub(super) const MAX_DEVICES: usize = 1_000_000;
+
+/// A token that was just made; its secret is known only here.
+#[derive(Clone)]
+pub struct NewToken {
+    /// Public name.
+    pub id: String,
+    /// One-time secret.
+    pub secret: String,
+}
+
+impl State {
+    /// Makes a join token.
+    ///
+    /// # Errors
+    /// [`FleetError::Invalid`] for a life that is too long, [`FleetError::Full`].
+    pub fn create_token(
+        &mut self,
+        now: Millis,
+        actor: &str,
+        request: JoinTokenRequest,
+    ) -> Result<NewToken, FleetError> {
+        if request.ttl > MAX_TTL {
+            let days = MAX_TTL.as_secs() / 86_400;
+            return Err(FleetError::Invalid(format!(
+                "a join token lives at most {days} days"
+            )));
+        }
+        if self.tokens.len() >= MAX_TOKENS {
+            self.forget_spent_tokens(now);
+        }
+        if self.tokens.len() >= MAX_TOKENS {
+            return Err(FleetError::Full(format!(
+                "{MAX_TOKENS} join tokens are open: revoke some"
+            )));
+        }
+        let secret = JoinToken::new_secret()?;
+        let hash = JoinToken::hash_secret(&secret);
+        let id = hash.short();
+        let record = TokenRecord {
+            id: id.clone(),
+            secret: hash,
+            labels: request.labels,
+            description: request.description,
+            created_by: actor.to_owned(),
+            created_at: now,
+            expires_at: now.plus(request.ttl),
+            used_by: None,
+            revoked: false,
+        };
+        self.keep_token(record);
+        let text = format!("good for {} s", request.ttl.as_secs());
+        self.tell(
+            now,
+            Severity::Info,
+            format!("join-token/{id}"),
+            actor,
+            "Created",
+            text,
+        );
+        Ok(NewToken { id, secret })
+    }
+
+    fn keep_token(&mut self, record: TokenRecord) {
+        self.out.keep(keys::token(&record.id), &record);
+        self.out.changed(ResourceKind::JoinTokens, &record.id);
+        self.tokens.insert(record.id.clone(), record);
+    }
+
+    fn forget_spent_tokens(&mut self, now: Millis) {
+        let spent = |t: &TokenRecord| t.used_by.is_some() || t.revoked || t.expires_at <= now;
+        for (id, _) in self.tokens.extract_if(.., |_, t| spent(t)) {
+            self.out.delete.push(keys::token(&id));
+        }
+    }
+
+    /// Takes a token back.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`].
+    pub fn revoke_token(&mut self, now: Millis, actor: &str, id: &str) -> Result<(), FleetError> {
+        let token = self.tokens.get(id);
+        let mut token = token
+            .cloned()
+            .ok_or_else(|| FleetError::not_found("join token", id))?;
+        token.revoked = true;
+        self.keep_token(token);
+        let text = "it lets nobody in any more".to_owned();
+        self.tell(
+            now,
+            Severity::Info,
+            format!("join-token/{id}"),
+            actor,
+            "Revoked",
+            text,
+        );
+        Ok(())
+    }
+
+    /// Lets a device in: spends the token and issues its first certificate. Refusals are noted.
+    ///
+    /// # Errors
+    /// [`FleetError::Denied`] for a token that is unknown, used, expired or revoked,
+    /// [`FleetError::Conflict`] for a name that is taken, [`FleetError::Pki`].
+    pub fn enrol(
+        &mut self,
+        now: Millis,
+        request: EnrolRequest,
+    ) -> Result<(DeviceName, Credentials), FleetError> {
+        let name = request.name.clone();
+        let result = self.try_enrol(now, request);
+        if let Err(error) = &result {
+            let subject = format!("device/{name}");
+            let text = format!("enrolment refused: {error}");
+            self.tell(
+                now,
+                Severity::Warning,
+                subject,
+                name.as_str(),
+                "EnrolRefused",
+                text,
+            );
+        }
+        result
+    }
+
+    fn try_enrol(
+        &mut self,
+        now: Millis,
+        request: EnrolRequest,
+    ) -> Result<(DeviceName, Credentials), FleetError> {
+        let mut token = self.usable_token(now, &request.token)?;
+        let name = request.name;
+        if self.devices.contains_key(&name) {
+            let text = format!("the name `{name}` is taken: join with another --name");
+            return Err(FleetError::Conflict(text));
+        }
+        if self.devices.len() >= MAX_DEVICES {
+            return Err(FleetError::Full(format!(
+                "the fleet has {MAX_DEVICES} devices already"
+            )));
+        }
+        let credentials = self.credentials(now, &name, &request.csr_der)?;
+        // What the operator put on the token wins over what the device says.
+        let mut labels = request.labels;
+        labels.extend(token.labels.clone());
+        token.used_by = Some(name.clone());
+        let text = format!("joined with token {}", token.id);
+        self.keep_token(token);
+        self.devices
+            .insert(name.clone(), DeviceRecord::new(name.clone(), labels, now));
+        self.keep_device(&name);
+        self.tell(
+            now,
+            Severity::Info,
+            format!("device/{name}"),
+            name.as_str(),
+            "Enrolled",
+            text,
+        );
+        Ok((name, credentials))
+    }
+
+    fn usable_token(&self, now: Millis, secret: &str) -> Result<TokenRecord, FleetError> {
+        let hash: Digest = JoinToken::hash_secret(secret);
+        let denied = |text: &str| Err(FleetError::Denied(text.to_owned()));
+        match self.tokens.get(&hash.short()).filter(|t| t.secret == hash) {
+            None => denied("the join token is not known here: ask for a new one"),
+            Some(t) if t.used_by.is_some() => {
+                denied("the join token was used already: every device needs its own")
+            }
+            Some(t) if t.revoked => denied("the join token was revoked: ask for a new one"),
+            Some(t) if t.expires_at <= now => {
+                denied("the join token has expired: ask for a new one")
+            }
+            Some(t) => Ok(t.clone()),
+        }
+    }
+
+    fn credentials(
+        &self,
+        now: Millis,
+        name: &DeviceName,
+        csr_der: &[u8],
+    ) -> Result<Credentials, FleetError> {
+        Ok(Credentials {
+            chain_der: self.authority.ca.issue_device(name, csr_der, now)?,
+            assignment_key: self.authority.assignment.public_key(),
+            publisher_keys: self.authority.publishers.keys().copied().collect(),
+        })
+    }
+
+    /// A new certificate for a device that has one.
+    ///
+    /// # Errors
+    /// [`FleetError::Denied`] for a revoked or unknown device, [`FleetError::Pki`].
+    pub fn renew(
+        &mut self,
+        now: Millis,
+        name: &DeviceName,
+        csr_der: &[u8],
+    ) -> Result<Credentials, FleetError> {
+        self.admit(name)?;
+        self.credentials(now, name, csr_der)
+    }
+}

@@ -1,0 +1,387 @@
+//! Deployments, and the driver of the rollout machine.
+
+use super::record::DeploymentRecord;
+use super::state::State;
+use super::{FleetError, keys};
+use sandpiper_core::event::Severity;
+use sandpiper_core::invariants;
+use sandpiper_core::learning::LearnedMap;
+use sandpiper_core::names::{ActorName, DeploymentName, DeviceName, RolloutName, VersionName};
+use sandpiper_core::policy::Deployment;
+use sandpiper_core::rollout::{
+    FleetDevice, Rollout, RolloutEffect, RolloutEvent, RolloutPlan, RolloutSpec, RolloutState, plan,
+};
+use sandpiper_core::selection::DeviceView;
+use sandpiper_core::time::Millis;
+use sandpiper_proto::convert::{ResourceKind, SteerVerb};
+
+/// Finished rollouts kept per deployment; the oldest make room.
+const MAX_FINISHED: usize = 50;
+
+impl State {
+    /// Makes or changes a deployment. Its model cannot change: that would be another one.
+    ///
+    /// # Errors
+    /// [`FleetError::Conflict`].
+    pub fn apply_deployment(
+        &mut self,
+        now: Millis,
+        actor: &str,
+        deployment: Deployment,
+    ) -> Result<(), FleetError> {
+        let name = deployment.name.clone();
+        let old = self.deployments.get(&name);
+        if let Some(old) = old.filter(|o| o.deployment.model != deployment.model) {
+            let text = format!(
+                "deployment {name} is of model {}: delete it first",
+                old.deployment.model
+            );
+            return Err(FleetError::Conflict(text));
+        }
+        let twin = self.deployments.values().find(|o| {
+            o.deployment.name != name
+                && o.deployment.model == deployment.model
+                && o.deployment.selector == deployment.selector
+        });
+        if let Some(twin) = twin {
+            let other = &twin.deployment.name;
+            let text = format!("deployment {other} selects the same devices for the same model");
+            return Err(FleetError::Conflict(text));
+        }
+        let version = old.and_then(|o| o.version.clone());
+        let record = DeploymentRecord {
+            deployment,
+            version,
+        };
+        self.out.keep(keys::deployment(&name), &record);
+        self.out.changed(ResourceKind::Deployments, &name);
+        self.deployments.insert(name.clone(), record);
+        let text = "the next rollout selects by it".to_owned();
+        self.tell(
+            now,
+            Severity::Info,
+            format!("deployment/{name}"),
+            actor,
+            "Applied",
+            text,
+        );
+        Ok(())
+    }
+
+    /// Deletes a deployment and takes its model from its devices.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`], or [`FleetError::Conflict`] while a rollout runs.
+    pub fn delete_deployment(
+        &mut self,
+        now: Millis,
+        actor: &str,
+        name: &DeploymentName,
+    ) -> Result<(), FleetError> {
+        if !self.deployments.contains_key(name) {
+            return Err(FleetError::not_found("deployment", name));
+        }
+        if let Some(running) = self.active_rollout(name) {
+            let text = format!("rollout {running} is under way: abort it first");
+            return Err(FleetError::Conflict(text));
+        }
+        self.deployments.remove(name);
+        self.out.delete.push(keys::deployment(name));
+        self.out.changed(ResourceKind::Deployments, name);
+        let devices: Vec<DeviceName> = self.devices.keys().cloned().collect();
+        for device in devices {
+            let Some(record) = self.devices.get_mut(&device) else {
+                continue;
+            };
+            let before = record.models.len();
+            record.models.retain(|_, m| m.deployment != *name);
+            record.previous.retain(|_, m| m.deployment != *name);
+            if record.models.len() != before {
+                self.sign(now, &device);
+            }
+        }
+        let text = "its model was taken from its devices".to_owned();
+        self.tell(
+            now,
+            Severity::Info,
+            format!("deployment/{name}"),
+            actor,
+            "Deleted",
+            text,
+        );
+        Ok(())
+    }
+
+    fn active_rollout(&self, deployment: &DeploymentName) -> Option<RolloutName> {
+        let mut all = self.rollouts.values();
+        let active = all.find(|r| r.plan.spec.deployment == *deployment && !r.state.is_final());
+        active.map(|r| r.plan.name.clone())
+    }
+
+    /// Plans a rollout without doing anything.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`] or [`FleetError::Plan`].
+    pub fn plan_rollout(&self, spec: RolloutSpec) -> Result<RolloutPlan, FleetError> {
+        let entry = self.deployments.get(&spec.deployment);
+        let entry = entry.ok_or_else(|| FleetError::not_found("deployment", &spec.deployment))?;
+        let key = (entry.deployment.model.clone(), spec.version.clone());
+        let published = self.versions.get(&key).ok_or_else(|| {
+            FleetError::not_found("version", format_args!("{} of model {}", key.1, key.0))
+        })?;
+        let nothing = LearnedMap::new();
+        let reported: Vec<_> = self
+            .devices
+            .values()
+            .filter(|d| d.revoked_by.is_none())
+            .filter_map(|d| {
+                Some((
+                    d,
+                    d.profile.as_ref()?,
+                    d.observation.as_ref()?,
+                    d.failed_variants(),
+                ))
+            })
+            .collect();
+        let devices: Vec<FleetDevice<'_>> = reported
+            .iter()
+            .map(|(record, profile, observation, failed)| FleetDevice {
+                view: DeviceView {
+                    name: &record.name,
+                    profile,
+                    conditions: &observation.conditions,
+                    learned: self.learned.get(&record.name).unwrap_or(&nothing),
+                    failed,
+                    // A ladder of another version means nothing for this one.
+                    current: record
+                        .models
+                        .get(&key.0)
+                        .filter(|m| m.version == key.1)
+                        .map(|m| &m.ladder),
+                },
+                labels: &record.labels,
+            })
+            .collect();
+        let name = self.next_rollout_name(&spec.deployment)?;
+        let previous = entry.version.clone();
+        Ok(plan(
+            name,
+            spec,
+            &entry.deployment,
+            &published.manifest,
+            previous,
+            &devices,
+        )?)
+    }
+
+    fn next_rollout_name(&self, deployment: &DeploymentName) -> Result<RolloutName, FleetError> {
+        let prefix = format!("{deployment}-");
+        let numbers = self
+            .rollouts
+            .keys()
+            .filter_map(|name| name.as_str().strip_prefix(&prefix)?.parse::<u64>().ok());
+        let next = numbers.max().unwrap_or(0) + 1;
+        RolloutName::new(format!("{prefix}{next}")).map_err(|e| FleetError::Invalid(e.to_string()))
+    }
+
+    /// Plans and starts a rollout; an older one of the same deployment is superseded.
+    ///
+    /// # Errors
+    /// As [`State::plan_rollout`].
+    pub fn start_rollout(
+        &mut self,
+        now: Millis,
+        actor: &ActorName,
+        spec: RolloutSpec,
+    ) -> Result<RolloutName, FleetError> {
+        let plan = self.plan_rollout(spec)?;
+        let name = plan.name.clone();
+        if let Some(old) = self.active_rollout(&plan.spec.deployment) {
+            self.drive(
+                now,
+                &old,
+                RolloutEvent::Supersede {
+                    actor: actor.to_string(),
+                },
+            );
+        }
+        self.forget_finished(&plan.spec.deployment);
+        self.rollouts
+            .insert(name.clone(), Rollout::new(plan, actor.as_str(), now));
+        self.drive(
+            now,
+            &name,
+            RolloutEvent::Start {
+                actor: actor.to_string(),
+            },
+        );
+        Ok(name)
+    }
+
+    fn forget_finished(&mut self, deployment: &DeploymentName) {
+        let of_ours = |r: &&Rollout| r.plan.spec.deployment == *deployment && r.state.is_final();
+        let finished = self.rollouts.values().filter(of_ours);
+        let mut finished: Vec<_> = finished
+            .map(|r| (r.created_at, r.plan.name.clone()))
+            .collect();
+        finished.sort();
+        let surplus = (finished.len() + 1).saturating_sub(MAX_FINISHED);
+        for (_, name) in finished.into_iter().take(surplus) {
+            self.rollouts.remove(&name);
+            self.out.delete.push(keys::rollout(&name));
+            self.out.changed(ResourceKind::Rollouts, &name);
+        }
+    }
+
+    /// Pauses, resumes, aborts or undoes a rollout. Undoing starts a new rollout to the
+    /// version before.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`], or [`FleetError::Conflict`] when its state does not allow it.
+    pub fn steer_rollout(
+        &mut self,
+        now: Millis,
+        actor: &ActorName,
+        name: &RolloutName,
+        verb: SteerVerb,
+    ) -> Result<(), FleetError> {
+        let rollout = self.rollouts.get(name);
+        let rollout = rollout.ok_or_else(|| FleetError::not_found("rollout", name))?;
+        let state = &rollout.state;
+        let fits = match verb {
+            SteerVerb::Pause => matches!(state, RolloutState::Running { .. }),
+            SteerVerb::Resume => matches!(state, RolloutState::Paused { .. }),
+            SteerVerb::Abort => matches!(
+                state,
+                RolloutState::Planned | RolloutState::Running { .. } | RolloutState::Paused { .. }
+            ),
+            SteerVerb::Undo => matches!(state, RolloutState::Promoted),
+        };
+        if !fits {
+            let text = format!(
+                "rollout {name} is {}: it cannot be steered so",
+                state.word()
+            );
+            return Err(FleetError::Conflict(text));
+        }
+        let by = actor.to_string();
+        let event = match verb {
+            SteerVerb::Pause => RolloutEvent::Pause { actor: by },
+            SteerVerb::Resume => RolloutEvent::Resume { actor: by },
+            SteerVerb::Abort => RolloutEvent::Abort { actor: by },
+            SteerVerb::Undo => {
+                let mut spec = rollout.plan.spec.clone();
+                spec.version = rollout.plan.previous.clone().ok_or_else(|| {
+                    FleetError::Conflict(format!("before rollout {name} there was no version"))
+                })?;
+                return self.start_rollout(now, actor, spec).map(|_| ());
+            }
+        };
+        self.drive(now, name, event);
+        Ok(())
+    }
+
+    /// Hands an event to a rollout, and queues the machine and its effects together, so that
+    /// after a crash either both are there or neither.
+    pub(super) fn drive(&mut self, now: Millis, name: &RolloutName, event: RolloutEvent) {
+        let Some(rollout) = self.rollouts.get_mut(name) else {
+            return;
+        };
+        let before = rollout.clone();
+        let effects = rollout.handle(now, event);
+        if *rollout == before {
+            return;
+        }
+        let violation = invariants::rollout(rollout).err();
+        let (spec, model) = (rollout.plan.spec.clone(), rollout.plan.model.clone());
+        self.out.keep(keys::rollout(name), rollout);
+        self.out.changed(ResourceKind::Rollouts, name);
+        if let Some(violation) = violation {
+            let (subject, text) = (format!("rollout/{name}"), violation.to_string());
+            self.tell(
+                now,
+                Severity::Warning,
+                subject,
+                "controller",
+                "Invariant",
+                text,
+            );
+        }
+        for effect in effects {
+            match effect {
+                RolloutEffect::Assign {
+                    device,
+                    version,
+                    ladder,
+                } => {
+                    self.assign(now, &device, &spec.deployment, version, ladder);
+                }
+                RolloutEffect::AssignPrevious { device, version } => {
+                    self.assign_previous(now, &device, &spec.deployment, &model, version);
+                }
+                RolloutEffect::Promote { version } => self.promote(&spec.deployment, version),
+                RolloutEffect::Note(event) => self.note(event),
+            }
+        }
+    }
+
+    fn promote(&mut self, deployment: &DeploymentName, version: VersionName) {
+        if let Some(entry) = self.deployments.get_mut(deployment) {
+            entry.version = Some(version);
+            self.out.keep(keys::deployment(deployment), entry);
+            self.out.changed(ResourceKind::Deployments, deployment);
+        }
+    }
+
+    pub(super) fn tell_rollouts(&mut self, now: Millis, event: &RolloutEvent) {
+        let open = self.rollouts.values().filter(|r| !r.state.is_final());
+        let names: Vec<_> = open.map(|r| r.plan.name.clone()).collect();
+        for name in names {
+            self.drive(now, &name, event.clone());
+        }
+    }
+
+    /// Tells open rollouts what a live device says now. A report of an older generation was
+    /// made before our assignment arrived, and proves nothing about it.
+    pub(super) fn report_to_rollouts(&mut self, now: Millis, device: &DeviceName) {
+        let Some(record) = self.devices.get(device) else {
+            return;
+        };
+        let Some(observation) = &record.observation else {
+            return;
+        };
+        if observation.generation != record.generation {
+            return;
+        }
+        let open = self.rollouts.values();
+        let open = open.filter(|r| !r.state.is_final() && r.devices.contains_key(device));
+        let events: Vec<(RolloutName, RolloutEvent)> = open
+            .map(|rollout| {
+                let model = &rollout.plan.model;
+                let status = observation.models.iter().find(|s| s.model == *model);
+                let event = RolloutEvent::Reported {
+                    device: device.clone(),
+                    status: status.cloned().map(Box::new),
+                    inferences: record.served.get(model).copied().unwrap_or(0),
+                };
+                (rollout.plan.name.clone(), event)
+            })
+            .collect();
+        for (name, event) in events {
+            self.drive(now, &name, event);
+        }
+    }
+
+    /// When something happens without an event.
+    pub(super) fn next_deadline(&self) -> Option<Millis> {
+        self.rollouts
+            .values()
+            .filter_map(|r| Some(r.next_deadline()?.0))
+            .min()
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self, now: Millis) {
+        self.tell_rollouts(now, &RolloutEvent::Tick);
+    }
+}

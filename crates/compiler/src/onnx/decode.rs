@@ -1,0 +1,104 @@
+//! Bytes to messages, and tensors out of messages.
+
+use super::{ModelProto, TensorProto};
+use crate::error::CompileError;
+use crate::tensor::{Data, Tensor, elements};
+use prost::Message;
+use sandpiper_core::tensor::DType;
+
+/// Largest ONNX file read, in bytes.
+pub(crate) const MAX_FILE_BYTES: u64 = 512 << 20;
+
+/// Decodes a model.
+pub(crate) fn decode(bytes: &[u8]) -> Result<ModelProto, CompileError> {
+    let size = bytes.len() as u64;
+    if size > MAX_FILE_BYTES {
+        let what = "the file (in bytes)".to_owned();
+        return Err(CompileError::TooLarge {
+            what,
+            size,
+            limit: MAX_FILE_BYTES,
+        });
+    }
+    let model = ModelProto::decode(bytes).map_err(|e| CompileError::NotOnnx(e.to_string()))?;
+    if model.graph.as_ref().is_none_or(|g| g.output.is_empty()) {
+        return Err(CompileError::NotOnnx(
+            "it has no graph with an output".into(),
+        ));
+    }
+    Ok(model)
+}
+
+/// The element type of an ONNX type number.
+pub(crate) fn dtype_of(number: i32) -> Result<DType, String> {
+    Ok(match number {
+        1 => DType::F32,
+        2 => DType::U8,
+        3 => DType::I8,
+        6 => DType::I32,
+        7 => DType::I64,
+        9 => DType::Bool,
+        8 => return Err("tensors of strings are not supported".into()),
+        other => return Err(format!("element type {other} of ONNX is not supported")),
+    })
+}
+
+/// The tensor of a message. Lengths are checked; nothing is trusted.
+pub(crate) fn tensor_of(proto: &TensorProto) -> Result<Tensor, String> {
+    if proto.data_location != 0 {
+        return Err("its data lies in another file; save the model with its data inside".into());
+    }
+    let dims: Option<Vec<usize>> = proto
+        .dims
+        .iter()
+        .map(|d| usize::try_from(*d).ok())
+        .collect();
+    let dims = dims.ok_or("a dimension is negative")?;
+    let n = elements(&dims).ok_or_else(|| format!("{dims:?} has too many elements"))?;
+    let dtype = dtype_of(proto.data_type)?;
+    let raw = &proto.raw_data;
+    if !raw.is_empty() && raw.len() != n * dtype.size_bytes() {
+        let want = n * dtype.size_bytes();
+        return Err(format!(
+            "{} bytes of data are there, {want} are needed",
+            raw.len()
+        ));
+    }
+    let data = if raw.is_empty() {
+        from_fields(proto, dtype)?
+    } else {
+        from_raw(raw, dtype)
+    };
+    Tensor::new(dims, data)
+}
+
+fn words<const N: usize, T>(raw: &[u8], read: fn([u8; N]) -> T) -> Vec<T> {
+    let (chunks, _) = raw.as_chunks::<N>();
+    chunks.iter().map(|c| read(*c)).collect()
+}
+
+fn from_raw(raw: &[u8], dtype: DType) -> Data {
+    match dtype {
+        DType::F32 => Data::F32(words(raw, f32::from_le_bytes)),
+        DType::I8 => Data::I8(words(raw, i8::from_le_bytes)),
+        DType::U8 => Data::U8(raw.to_vec()),
+        DType::I32 => Data::I32(words(raw, i32::from_le_bytes)),
+        DType::I64 => Data::I64(words(raw, i64::from_le_bytes)),
+        DType::Bool => Data::Bool(raw.iter().map(|b| u8::from(*b != 0)).collect()),
+    }
+}
+
+fn from_fields(proto: &TensorProto, dtype: DType) -> Result<Data, String> {
+    fn narrow<T: TryFrom<i32>>(values: &[i32]) -> Result<Vec<T>, String> {
+        let all: Result<_, _> = values.iter().map(|v| T::try_from(*v)).collect();
+        all.map_err(|_| "a value does not fit its element type".to_owned())
+    }
+    Ok(match dtype {
+        DType::F32 => Data::F32(proto.float_data.clone()),
+        DType::I8 => Data::I8(narrow(&proto.int32_data)?),
+        DType::U8 => Data::U8(narrow(&proto.int32_data)?),
+        DType::I32 => Data::I32(proto.int32_data.clone()),
+        DType::I64 => Data::I64(proto.int64_data.clone()),
+        DType::Bool => Data::Bool(proto.int32_data.iter().map(|v| u8::from(*v != 0)).collect()),
+    })
+}

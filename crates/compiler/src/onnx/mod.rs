@@ -1,0 +1,10 @@
+//! The part of the ONNX file format that is read. Field numbers are those of `onnx.proto3`
+//! (ONNX IR version 3 and later).
+
+mod decode;
+mod messages;
+
+pub(crate) use decode::{decode, dtype_of, tensor_of};
+pub(crate) use messages::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
+};

@@ -1,0 +1,170 @@
+//! What to do when something fails: try again, climb elsewhere, or go back.
+
+use super::machine::{Reconciler, RunnerKey, Turn};
+use super::state::{FailedCode, MAX_FAILED, ModelSlot};
+use crate::digest::{ArtefactRef, Digest};
+use crate::names::ModelName;
+use crate::telemetry::{FailureKind, ModelFailure};
+use std::time::Duration;
+
+/// Deaths of a runner within [`DEATH_WINDOW`] that make its variant a failed one.
+pub const MAX_DEATHS: usize = 3;
+/// Time within which [`MAX_DEATHS`] are counted.
+pub const DEATH_WINDOW: Duration = Duration::from_secs(60);
+/// Failed fetches after which a version is given up until the next assignment.
+pub const MAX_FETCH_FAILURES: u32 = 5;
+/// Wait before the second fetch; doubles with every failure.
+pub const FETCH_RETRY: Duration = Duration::from_secs(2);
+
+impl Reconciler {
+    /// The network may heal, so a fetch is tried again; a full disk or wrong bytes do not.
+    pub(super) fn fetch_failed(
+        &mut self,
+        turn: &mut Turn,
+        artefact: ArtefactRef,
+        kind: FailureKind,
+        message: &str,
+    ) {
+        let waits = |slot: &ModelSlot| {
+            let pending = slot.pending.as_ref()?;
+            let missing = self.missing(pending).contains(&artefact);
+            missing.then(|| pending.ladder.rungs.values().next().cloned())?
+        };
+        let slots = self.state.models.iter();
+        let waiting: Vec<_> = slots
+            .filter_map(|(model, slot)| Some((model.clone(), waits(slot)?)))
+            .collect();
+        for (model, variant) in waiting {
+            let live = self.live.entry(model.clone()).or_default();
+            if live.retry_at.is_some() {
+                continue; // Another artefact of the same attempt.
+            }
+            live.fetch_failures += 1;
+            if kind == FailureKind::Fetch && live.fetch_failures < MAX_FETCH_FAILURES {
+                let wait = FETCH_RETRY.saturating_mul(1 << (live.fetch_failures - 1));
+                live.retry_at = Some(turn.now.plus(wait));
+                continue;
+            }
+            if let Some(slot) = self.state.models.get_mut(&model) {
+                slot.pending = None;
+                slot.failure = Some(ModelFailure {
+                    variant,
+                    kind,
+                    message: message.to_owned(),
+                });
+                (turn.dirty, turn.report, turn.collect) = (true, true, true);
+            }
+        }
+    }
+
+    /// A runner that never was ready.
+    pub(super) fn runner_failed(
+        &mut self,
+        turn: &mut Turn,
+        model: &ModelName,
+        key: RunnerKey,
+        kind: FailureKind,
+        message: String,
+    ) {
+        let known = self
+            .live
+            .get_mut(model)
+            .is_some_and(|live| live.runners.remove(&key).is_some());
+        if known {
+            self.condemn(turn, model, &key, kind, message);
+        }
+    }
+
+    /// A runner that died. One that serves is started anew within its budget; one under test has
+    /// failed.
+    pub(super) fn died(
+        &mut self,
+        turn: &mut Turn,
+        model: &ModelName,
+        key: RunnerKey,
+        message: String,
+    ) {
+        let Some(live) = self.live.get_mut(model) else {
+            return;
+        };
+        let Some(was_ready) = live.runners.remove(&key) else {
+            return;
+        };
+        let slot = self.state.models.get(model);
+        let pending = slot.and_then(|s| s.pending.as_ref());
+        let tested =
+            !was_ready && (live.routed.is_some() || pending.is_some_and(|p| *p.version() == key.0));
+        if live.routed.as_ref() == Some(&key) {
+            live.routed = None;
+        }
+        turn.report = true;
+        live.deaths.retain(|at| turn.now.since(*at) < DEATH_WINDOW);
+        live.deaths.push_back(turn.now);
+        if tested || live.deaths.len() >= MAX_DEATHS {
+            live.deaths.clear();
+            self.condemn(turn, model, &key, FailureKind::Crash, message);
+        }
+    }
+
+    /// Marks the code of a runner as failed, never to be tried again, and falls back.
+    fn condemn(
+        &mut self,
+        turn: &mut Turn,
+        model: &ModelName,
+        key: &RunnerKey,
+        kind: FailureKind,
+        message: String,
+    ) {
+        let code = self
+            .held(model, &key.0)
+            .and_then(|v| self.code_of(v, &key.1))
+            .map(|(_, code)| code.artefact.digest);
+        let serves = self.live.get(model).is_some_and(|l| l.routed.is_some());
+        let Some(slot) = self.state.models.get_mut(model) else {
+            return;
+        };
+        (turn.dirty, turn.report) = (true, true);
+        let failure = ModelFailure {
+            variant: key.1.clone(),
+            kind,
+            message,
+        };
+        remember(slot, code, key, &failure);
+        let pending = slot.pending.as_ref().is_some_and(|v| *v.version() == key.0);
+        if pending {
+            slot.pending = None;
+            slot.failure = Some(failure);
+            turn.collect = true;
+            return;
+        }
+        let active = slot.active.as_ref().is_some_and(|v| *v.version() == key.0);
+        // A rung that could not be climbed to leaves the device on the one that serves.
+        if active && !serves {
+            // The failure shown is that of the assigned version, which may be another one.
+            if slot.pending.is_none() {
+                slot.failure.get_or_insert(failure);
+            }
+            if slot.previous.is_some() {
+                slot.active = slot.previous.take();
+                turn.collect = true;
+            }
+        }
+    }
+}
+
+fn remember(slot: &mut ModelSlot, code: Option<Digest>, key: &RunnerKey, failure: &ModelFailure) {
+    let Some(code) = code else {
+        return;
+    };
+    if slot.failed.iter().any(|f| f.code == code) {
+        return;
+    }
+    if slot.failed.len() >= MAX_FAILED {
+        slot.failed.remove(0);
+    }
+    slot.failed.push(FailedCode {
+        code,
+        version: key.0.clone(),
+        failure: failure.clone(),
+    });
+}

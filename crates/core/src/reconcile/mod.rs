@@ -1,0 +1,25 @@
+//! The agent's machine: from the signed assignment to runners that serve.
+//!
+//! It takes events and the time and queues effects. The driver performs them **in order**; a
+//! [`DeviceEffect::Persist`] comes first whenever the state changed, so that nothing is done
+//! that a power loss would forget. What runs is volatile and found anew after a reboot by one
+//! [`DeviceEvent::Tick`].
+//!
+//! A new version moves through *pending* (fetch everything the ladder names, then load and
+//! self-test the rung of the present power state) and becomes *active* only when its runner is
+//! ready; until then the old one serves. The version before stays as *previous* to go back to.
+//! Code that failed is never tried again on this device.
+
+mod accept;
+mod failure;
+mod machine;
+#[cfg(test)]
+mod properties;
+mod state;
+mod status;
+
+pub use failure::{DEATH_WINDOW, FETCH_RETRY, MAX_DEATHS, MAX_FETCH_FAILURES};
+pub use machine::Reconciler;
+pub use state::{
+    DeviceEffect, DeviceEvent, DeviceState, FailedCode, MAX_FAILED, ModelSlot, Refusal, SlotVersion,
+};

@@ -1,0 +1,96 @@
+//! Rollouts and their plans.
+
+use crate::assignment::Ladder;
+use crate::event::Event;
+use crate::names::{DeploymentName, DeviceName, ModelName, RolloutName, VersionName};
+use crate::rollout::{DeviceRollout, Rollout, RolloutPlan, RolloutState};
+use crate::time::Millis;
+use serde::{Deserialize, Serialize};
+
+/// What `rollout plan` shows: the plan itself.
+pub type PlanDoc = RolloutPlan;
+
+/// A rollout and its devices.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolloutDoc {
+    /// Name.
+    pub name: RolloutName,
+    /// The deployment that moves.
+    pub deployment: DeploymentName,
+    /// Its model.
+    pub model: ModelName,
+    /// The version it moves to.
+    pub version: VersionName,
+    /// The version it goes back to.
+    pub previous: Option<VersionName>,
+    /// Where it stands.
+    pub state: RolloutState,
+    /// Number of waves.
+    pub waves: usize,
+    /// Devices that have succeeded.
+    pub succeeded: usize,
+    /// Devices that have failed.
+    pub failed: usize,
+    /// Every planned device, first wave first.
+    pub devices: Vec<DeviceRolloutDoc>,
+    /// Devices that nothing fits.
+    pub unfit: Vec<DeviceName>,
+    /// When it was made.
+    pub created_at: Millis,
+    /// Who made it.
+    pub actor: String,
+    /// What happened, oldest first.
+    pub history: Vec<Event>,
+}
+
+/// A device in a rollout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceRolloutDoc {
+    /// The device.
+    pub device: DeviceName,
+    /// Its wave, counted from 1.
+    pub wave: usize,
+    /// The rungs it gets.
+    pub ladder: Ladder,
+    /// Where it stands.
+    pub progress: DeviceRollout,
+}
+
+impl RolloutDoc {
+    /// The document of a rollout with these events.
+    pub fn of(rollout: &Rollout, history: Vec<Event>) -> Self {
+        let plan = &rollout.plan;
+        let waves = plan.waves.iter().enumerate();
+        let devices = waves.flat_map(|(index, wave)| {
+            wave.iter().map(move |planned| DeviceRolloutDoc {
+                device: planned.device.clone(),
+                wave: index + 1,
+                ladder: planned.ladder.clone(),
+                progress: rollout
+                    .devices
+                    .get(&planned.device)
+                    .cloned()
+                    .unwrap_or(DeviceRollout::Waiting),
+            })
+        });
+        let count = |test: fn(&DeviceRollout) -> bool| {
+            rollout.devices.values().filter(|state| test(state)).count()
+        };
+        Self {
+            name: plan.name.clone(),
+            deployment: plan.spec.deployment.clone(),
+            model: plan.model.clone(),
+            version: plan.spec.version.clone(),
+            previous: plan.previous.clone(),
+            state: rollout.state.clone(),
+            waves: plan.waves.len(),
+            succeeded: count(|s| matches!(s, DeviceRollout::Succeeded)),
+            failed: count(|s| matches!(s, DeviceRollout::Failed { .. })),
+            devices: devices.collect(),
+            unfit: plan.unfit.iter().map(|u| u.device.clone()).collect(),
+            created_at: rollout.created_at,
+            actor: rollout.actor.clone(),
+            history,
+        }
+    }
+}

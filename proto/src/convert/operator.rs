@@ -1,0 +1,343 @@
+//! What operators and publishers say to the controller.
+
+use super::{ConvertError, at_most, from_json, labels, name, present, to_json};
+use crate::{limits, v1};
+use prost::bytes::Bytes;
+use sandpiper_core::digest::ArtefactRef;
+use sandpiper_core::names::RolloutName;
+use sandpiper_core::policy::{Labels, Selector};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// Kinds of resource that operators list and watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceKind {
+    /// Devices.
+    Devices,
+    /// Models with their versions.
+    Models,
+    /// Variants.
+    Variants,
+    /// Deployments.
+    Deployments,
+    /// Rollouts.
+    Rollouts,
+    /// Events.
+    Events,
+    /// Join tokens, without their secrets.
+    JoinTokens,
+}
+
+impl ResourceKind {
+    /// All kinds.
+    pub const ALL: [Self; 7] = [
+        Self::Devices,
+        Self::Models,
+        Self::Variants,
+        Self::Deployments,
+        Self::Rollouts,
+        Self::Events,
+        Self::JoinTokens,
+    ];
+
+    /// Its text on the wire and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Devices => "devices",
+            Self::Models => "models",
+            Self::Variants => "variants",
+            Self::Deployments => "deployments",
+            Self::Rollouts => "rollouts",
+            Self::Events => "events",
+            Self::JoinTokens => "join-tokens",
+        }
+    }
+}
+
+impl std::fmt::Display for ResourceKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for ResourceKind {
+    type Err = ConvertError;
+    fn from_str(text: &str) -> Result<Self, ConvertError> {
+        if text.is_empty() {
+            return Err(ConvertError::Missing("kind"));
+        }
+        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
+        let value = || text.chars().take(80).collect();
+        found.ok_or_else(|| ConvertError::Unknown {
+            field: "kind",
+            value: value(),
+        })
+    }
+}
+
+/// What to list or watch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListQuery {
+    /// Of this kind.
+    pub kind: ResourceKind,
+    /// Only this one.
+    pub name: Option<String>,
+    /// Only with these labels.
+    pub selector: Option<Selector>,
+}
+
+impl From<ListQuery> for v1::ListRequest {
+    fn from(query: ListQuery) -> Self {
+        Self {
+            kind: query.kind.to_string(),
+            name: query.name.unwrap_or_default(),
+            selector: query.selector.map(String::from).unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<v1::ListRequest> for ListQuery {
+    type Error = ConvertError;
+    fn try_from(wire: v1::ListRequest) -> Result<Self, ConvertError> {
+        at_most("name", wire.name.len(), limits::MAX_TEXT_BYTES)?;
+        at_most("selector", wire.selector.len(), limits::MAX_TEXT_BYTES)?;
+        let selector = match wire.selector.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|source| ConvertError::Label {
+                field: "selector",
+                source,
+            })?),
+        };
+        Ok(Self {
+            kind: wire.kind.parse()?,
+            name: (!wire.name.is_empty()).then_some(wire.name),
+            selector,
+        })
+    }
+}
+
+impl v1::Document {
+    /// The document of a value.
+    ///
+    /// # Errors
+    /// [`ConvertError::Json`] when the value has no JSON form.
+    pub fn of<T: Serialize>(value: &T) -> Result<Self, ConvertError> {
+        Ok(Self {
+            json: to_json("json", value)?,
+        })
+    }
+
+    /// The value of a document.
+    ///
+    /// # Errors
+    /// [`ConvertError`] when it is missing or not the JSON of this type.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConvertError> {
+        from_json("json", &self.json)
+    }
+}
+
+impl v1::Resource {
+    /// The resource that shows a value.
+    ///
+    /// # Errors
+    /// [`ConvertError::Json`] when the value has no JSON form.
+    pub fn of<T: Serialize>(
+        kind: ResourceKind,
+        name: &str,
+        value: &T,
+    ) -> Result<Self, ConvertError> {
+        let json = to_json("resource.json", value)?;
+        Ok(Self {
+            kind: kind.to_string(),
+            name: name.to_owned(),
+            json,
+        })
+    }
+
+    /// The value it shows.
+    ///
+    /// # Errors
+    /// [`ConvertError`] when it is missing or not the JSON of this type.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConvertError> {
+        from_json("resource.json", &self.json)
+    }
+}
+
+/// An event of a watch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Part of the initial state.
+    Current(v1::Resource),
+    /// The initial state is complete.
+    Synced,
+    /// New or changed.
+    Updated(v1::Resource),
+    /// Gone; the document is the last one known.
+    Deleted(v1::Resource),
+}
+
+impl From<Change> for v1::ResourceEvent {
+    fn from(change: Change) -> Self {
+        use v1::resource_event::Change as Wire;
+        let (change, resource) = match change {
+            Change::Current(resource) => (Wire::Current, Some(resource)),
+            Change::Synced => (Wire::Synced, None),
+            Change::Updated(resource) => (Wire::Updated, Some(resource)),
+            Change::Deleted(resource) => (Wire::Deleted, Some(resource)),
+        };
+        Self {
+            change: change.into(),
+            resource,
+        }
+    }
+}
+
+impl TryFrom<v1::ResourceEvent> for Change {
+    type Error = ConvertError;
+    fn try_from(wire: v1::ResourceEvent) -> Result<Self, ConvertError> {
+        use v1::resource_event::Change as Wire;
+        let resource = || present("resource", wire.resource.clone());
+        match Wire::try_from(wire.change) {
+            Ok(Wire::Current) => Ok(Self::Current(resource()?)),
+            Ok(Wire::Synced) => Ok(Self::Synced),
+            Ok(Wire::Updated) => Ok(Self::Updated(resource()?)),
+            Ok(Wire::Deleted) => Ok(Self::Deleted(resource()?)),
+            Ok(Wire::Unspecified) => Err(ConvertError::Missing("change")),
+            Err(_) => {
+                let value = wire.change.to_string();
+                Err(ConvertError::Unknown {
+                    field: "change",
+                    value,
+                })
+            }
+        }
+    }
+}
+
+/// An operator asks for a join token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinTokenRequest {
+    /// How long it is good.
+    pub ttl: Duration,
+    /// Labels of the device that uses it.
+    pub labels: Labels,
+    /// For people.
+    pub description: String,
+}
+
+impl From<JoinTokenRequest> for v1::CreateJoinTokenRequest {
+    fn from(request: JoinTokenRequest) -> Self {
+        Self {
+            ttl_s: request.ttl.as_secs(),
+            labels: request.labels,
+            description: request.description,
+        }
+    }
+}
+
+impl TryFrom<v1::CreateJoinTokenRequest> for JoinTokenRequest {
+    type Error = ConvertError;
+    fn try_from(wire: v1::CreateJoinTokenRequest) -> Result<Self, ConvertError> {
+        if wire.ttl_s == 0 {
+            return Err(ConvertError::Missing("ttl_s"));
+        }
+        at_most(
+            "description",
+            wire.description.len(),
+            limits::MAX_TEXT_BYTES,
+        )?;
+        Ok(Self {
+            ttl: Duration::from_secs(wire.ttl_s),
+            labels: labels("labels", wire.labels)?,
+            description: wire.description,
+        })
+    }
+}
+
+/// A part of an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UploadPart {
+    /// What follows.
+    Artefact(ArtefactRef),
+    /// The next bytes.
+    Data(Bytes),
+}
+
+impl From<UploadPart> for v1::UploadChunk {
+    fn from(part: UploadPart) -> Self {
+        use v1::upload_chunk::Part;
+        let part = match part {
+            UploadPart::Artefact(artefact) => Part::Artefact(artefact.into()),
+            UploadPart::Data(bytes) => Part::Data(bytes),
+        };
+        Self { part: Some(part) }
+    }
+}
+
+impl TryFrom<v1::UploadChunk> for UploadPart {
+    type Error = ConvertError;
+    fn try_from(wire: v1::UploadChunk) -> Result<Self, ConvertError> {
+        use v1::upload_chunk::Part;
+        match present("part", wire.part)? {
+            Part::Artefact(artefact) => Ok(Self::Artefact(artefact.try_into()?)),
+            Part::Data(bytes) => {
+                at_most("data", bytes.len(), limits::MAX_UPLOAD_DATA_BYTES)?;
+                Ok(Self::Data(bytes))
+            }
+        }
+    }
+}
+
+/// What an operator does with a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SteerVerb {
+    /// Hold it.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// Stop it and go back.
+    Abort,
+    /// Go back to the version before, though it was promoted.
+    Undo,
+}
+
+impl v1::SteerRequest {
+    /// The request for a rollout.
+    pub fn of(name: &RolloutName, verb: SteerVerb) -> Self {
+        use v1::steer_request::Verb;
+        let verb = match verb {
+            SteerVerb::Pause => Verb::Pause,
+            SteerVerb::Resume => Verb::Resume,
+            SteerVerb::Abort => Verb::Abort,
+            SteerVerb::Undo => Verb::Undo,
+        };
+        Self {
+            name: name.to_string(),
+            verb: verb.into(),
+        }
+    }
+
+    /// Which rollout, and what to do with it.
+    ///
+    /// # Errors
+    /// [`ConvertError`] naming the field that is missing or wrong.
+    pub fn checked(self) -> Result<(RolloutName, SteerVerb), ConvertError> {
+        use v1::steer_request::Verb;
+        let verb = match Verb::try_from(self.verb) {
+            Ok(Verb::Pause) => SteerVerb::Pause,
+            Ok(Verb::Resume) => SteerVerb::Resume,
+            Ok(Verb::Abort) => SteerVerb::Abort,
+            Ok(Verb::Undo) => SteerVerb::Undo,
+            Ok(Verb::Unspecified) => return Err(ConvertError::Missing("verb")),
+            Err(_) => {
+                let value = self.verb.to_string();
+                return Err(ConvertError::Unknown {
+                    field: "verb",
+                    value,
+                });
+            }
+        };
+        Ok((name("name", self.name)?, verb))
+    }
+}
