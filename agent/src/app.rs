@@ -43,7 +43,7 @@ pub async fn join(
             DeviceName::new(host).context("the host name is no device name: use --name")?
         }
     };
-    let identity = Identity::join(&config.state_dir, token, &parsed, name).await?;
+    let identity = Identity::join(&config.state_dir, &parsed, name).await?;
     Ok(format!(
         "joined fleet {} as {}",
         identity.fleet, identity.name

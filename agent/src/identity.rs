@@ -121,7 +121,6 @@ impl Identity {
     /// [`IdentityError`]; nothing is written unless all went well.
     pub async fn join(
         state_dir: &Path,
-        token_text: &str,
         token: &JoinToken,
         name: DeviceName,
     ) -> Result<Self, IdentityError> {
@@ -140,7 +139,7 @@ impl Identity {
         let channel = client::connect(&tls, &token.address).await?;
         let key = KeyPair::generate()?;
         let request = EnrolRequest {
-            token: token_text.to_owned(),
+            token: token.secret.clone(),
             name,
             csr_der: key.request()?,
             labels: Labels::new(),

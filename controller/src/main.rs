@@ -1,34 +1,70 @@
-//! Entry point: parse, configure, run, drain, exit code.
+//! Entry point: parse, configure, run, exit code.
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use sandpiper::cli::{self, error::ExitCode};
 use sandpiper::init::{InitArgs, init};
 use sandpiper::serve::{ServeArgs, Server, signals};
+use std::path::PathBuf;
 
-/// The controller of a Sandpiper fleet.
+/// The controller of a Sandpiper fleet, and the command line of its operators.
 #[derive(Debug, Parser)]
 #[command(name = "sandpiper", version)]
+struct Program {
+    /// File that says which controller to speak to, and as whom.
+    #[arg(long, global = true, env = "SANDPIPER_CONTEXT")]
+    context: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Make a new fleet: authority, keys, configuration, first operator
     Init(InitArgs),
     /// Serve devices and operators
     Serve(ServeArgs),
+    #[command(flatten)]
+    Operate(cli::args::Command),
 }
 
-async fn run(command: Command) -> anyhow::Result<()> {
-    match command {
+async fn run(program: Program) -> Result<(), (String, ExitCode)> {
+    let failed = |error: anyhow::Error| (format!("{error:#}"), ExitCode::Failure);
+    match program.command {
         Command::Init(args) => {
-            let context = init(&args, sandpiper::clock::now())?;
+            let context = init(&args, sandpiper::clock::now()).map_err(|e| failed(e.into()))?;
             tracing::info!(context = %context.display(), "the fleet is made");
+            Ok(())
         }
-        Command::Serve(args) => Server::start(&args.data).await?.run(signals()?).await?,
+        Command::Serve(args) => serve(&args).await.map_err(failed),
+        Command::Operate(command) => {
+            let mut out = std::io::stdout();
+            cli::run(
+                command,
+                program.context.as_deref(),
+                Program::command(),
+                &mut out,
+            )
+            .await
+            .map_err(|error| (error.chain(), error.exit_code()))
+        }
     }
-    Ok(())
+}
+
+async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+    Ok(Server::start(&args.data).await?.run(signals()?).await?)
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+#[allow(clippy::print_stderr)]
+async fn main() -> std::process::ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .init();
-    run(Command::parse()).await
+    match run(Program::parse()).await {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err((message, code)) => {
+            eprintln!("error: {message}");
+            std::process::ExitCode::from(code as u8)
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What a runner does for the agent.
 
-use crate::common::{self, ADD_ONE, abi, bytes, infer, numbers};
+use crate::common::{ADD_ONE, abi, bytes, infer, numbers};
 use crate::workshop::{ENDLESS, SOON, Workshop, adds_one, bounded, eventually, exists, input};
 use sandpiper_agent::runner::{End, Runner, RunnerError, RunnerSpec};
 use sandpiper_sandbox::InferError;

@@ -2,6 +2,7 @@
 //! as soon as it arrives; what goes on is valid.
 
 mod auth;
+pub mod client;
 mod device;
 mod enrolment;
 mod fetch;

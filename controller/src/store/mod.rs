@@ -2,7 +2,7 @@
 //! watches over a prefix.
 //!
 //! What is acknowledged survives `kill -9` and a power cut. [`SledStore`] keeps it on disk,
-//! [`MemoryStore`] in memory for tests and trials; both share [`group`], which decides what a
+//! [`MemoryStore`] in memory for tests and trials; both share `group`, which decides what a
 //! transaction means, so they cannot differ in it.
 //!
 //! Calls block (a commit waits for the disk): asynchronous code calls them through

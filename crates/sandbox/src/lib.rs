@@ -3,7 +3,7 @@
 //! A variant reaches a device as native code made ahead of time; a device carries no compiler.
 //! With the default features this crate loads such code ([`Instance::load`]), runs it
 //! ([`Instance::infer`]) and locks its process down ([`lockdown`]). With the feature `compile`
-//! it also makes the code ([`precompile`]) and runs a module on the spot ([`run_once`]).
+//! it also makes the code (`precompile`) and runs a module on the spot (`run_once`).
 //!
 //! | module | what it holds |
 //! |---|---|

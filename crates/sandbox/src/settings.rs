@@ -8,7 +8,7 @@ use wasmtime::{Config, Inlining, ModuleVersionStrategy, WasmBacktraceDetails};
 
 /// Our own part of the version of native code. Raise it when code made before must not be loaded
 /// any more: a hole in the compiler, a change of the module ABI, a change of what is mapped where or
-/// of what [`Settings::shared`] sets for every target.
+/// of what `Settings::shared` sets for every target.
 pub const COMPILER_EPOCH: u32 = 1;
 
 /// The wasmtime this build is linked with; a test compares it with Cargo.lock.

@@ -46,10 +46,18 @@ impl Watchdog {
     pub(crate) fn start(engine: Engine) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let watched = Arc::clone(&shared);
+        let (begun, has_begun) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("deadline".into())
             .stack_size(STACK_BYTES)
-            .spawn(move || watch(&watched, &engine))?;
+            .spawn(move || {
+                // The receiver waits below; if it is gone, so is the need to tell it.
+                let _ = begun.send(());
+                watch(&watched, &engine);
+            })?;
+        // A new thread allocates its signal stack before anything else. A limit on the address
+        // space that is set after the load must not come in between.
+        let _ = has_begun.recv();
         Ok(Self {
             shared,
             thread: Some(thread),

@@ -88,3 +88,22 @@ fn locked() {
     }
     assert_eq!(run(&mut good).unwrap(), [2, 3, 4, 5]);
 }
+
+#[test]
+fn too_little_address_space_is_said_so() {
+    in_own_process("cramped");
+}
+
+#[test]
+#[ignore = "started by too_little_address_space_is_said_so in a process of its own"]
+fn cramped() {
+    let most = Some(4 << 30);
+    let limit = rustix::process::Rlimit {
+        current: most,
+        maximum: most,
+    };
+    rustix::process::setrlimit(rustix::process::Resource::As, limit).unwrap();
+    let error = brought(&infer(1, ADD_ONE), &abi(1)).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("failed to reserve"), "{text}");
+}

@@ -1,7 +1,7 @@
 //! Which variant serves a device best, and why the others do not.
 //!
-//! [`candidate`] filters and predicts one variant, [`choose`] compares those that are left,
-//! [`verdict`] holds the words of the answer.
+//! `candidate` filters and predicts one variant, `choose` compares those that are left,
+//! `verdict` holds the words of the answer.
 
 mod candidate;
 mod choose;

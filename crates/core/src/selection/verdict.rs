@@ -30,7 +30,7 @@ pub enum Misfit {
     Memory {
         /// Guest memory, native code and runner, in bytes.
         need_bytes: u64,
-        /// [`RAM_SHARE`] of what is available.
+        /// [`super::RAM_SHARE`] of what is available.
         limit_bytes: u64,
     },
     /// Not enough disk.
