@@ -134,7 +134,7 @@ fn tests() -> Outcome {
     outcome(shell::cargo().args(["test", "--workspace", "--quiet"]))
 }
 
-/// The tests under `tests/e2e/tests` and `cargo xtask demo` need both programs whole.
+/// Recovery, bad input and `cargo xtask demo` import a model; the tests of trust run with the others.
 fn end_to_end() -> Outcome {
     Outcome::Skipped("models cannot be imported yet (cargo test -p sandpiper-e2e -F programs)")
 }
