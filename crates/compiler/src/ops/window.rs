@@ -19,14 +19,10 @@ pub(crate) struct Fitted {
     pub(crate) kernel: Vec<usize>,
     /// Size of the output.
     pub(crate) out: Vec<usize>,
-    /// Size of the input.
-    pub(crate) input: Vec<usize>,
-    /// Steps between windows.
-    pub(crate) strides: Vec<usize>,
-    /// Steps within a window.
-    pub(crate) dilations: Vec<usize>,
-    /// Padding before the input.
-    pub(crate) begin: Vec<usize>,
+    input: Vec<usize>,
+    strides: Vec<usize>,
+    dilations: Vec<usize>,
+    begin: Vec<usize>,
 }
 
 impl Window {
