@@ -110,7 +110,7 @@ fn verdict(item: &Item) -> Result<Option<Result<(), CliError>>, CliError> {
     let state = state_of(item)?;
     Ok(match state.as_str() {
         "promoted" => Some(Ok(())),
-        "aborted" | "rolled-back" => {
+        "rolled-back" | "superseded" => {
             let why = item
                 .document
                 .pointer("/state/why")
