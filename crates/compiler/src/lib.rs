@@ -9,27 +9,14 @@
 //!
 //! No input makes it panic: files are bounded, decoded with checks, and refused with a message.
 
-mod compile;
-mod emit;
 mod error;
 mod eval;
 mod graph;
-mod kernels;
-mod lower;
-mod math;
 mod onnx;
 mod ops;
-mod options;
-mod plan;
-mod report;
-mod rewrite;
 pub mod tensor;
-mod typed;
 
-pub use compile::{Compiled, check, compile, evaluate};
 pub use error::{CompileError, Refusal};
-pub use options::{MAX_BATCH, Options};
-pub use report::{Report, StepReport};
 pub use tensor::Tensor;
 
 use sandpiper_core::tensor::TensorSpec;
