@@ -36,6 +36,9 @@ pub enum CompileError {
         /// The limit.
         limit: u64,
     },
+    /// An option is out of range.
+    #[error("{0}")]
+    Options(String),
     /// An input tensor is missing or has another type or shape.
     #[error("input `{name}`: {why}")]
     Input {

@@ -1,7 +1,7 @@
 //! The graph as it was imported: operators in order, over numbered values.
 
 use crate::error::{CompileError, Refusal};
-use crate::onnx::{GraphProto, ValueInfoProto, decode, dtype_of, tensor_of};
+use crate::onnx::{GraphProto, ModelProto, ValueInfoProto, decode, dtype_of, tensor_of};
 use crate::ops::{self, Attrs, Operator};
 use crate::tensor::Tensor;
 use sandpiper_core::tensor::{Dim, TensorSpec};
@@ -61,7 +61,11 @@ impl Names {
 impl Graph {
     /// Imports a model. Every node that is not supported is listed, not only the first.
     pub(crate) fn import(bytes: &[u8]) -> Result<Self, CompileError> {
-        let model = decode(bytes)?;
+        Self::of(decode(bytes)?)
+    }
+
+    /// Imports a decoded model.
+    pub(crate) fn of(model: ModelProto) -> Result<Self, CompileError> {
         let opset = model
             .opset_import
             .iter()

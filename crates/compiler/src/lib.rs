@@ -1,22 +1,46 @@
-//! ONNX files as typed graphs: the front end of the compiler.
+//! From an ONNX file to a sandboxed module: typed graph, memory plan, wasm code and packed weights.
+//!
+//! [`compile()`] makes a module that keeps ABI v1 of `sandpiper_core::abi`, and its weights;
+//! [`evaluate`] computes the same model in plain scalar arithmetic, which tests hold it against.
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `onnx` | the file format: messages, bounds, tensors |
-//! | `graph` | operators in order over numbered values; refusals with every node that is meant |
-//! | `ops` | the operators, one file each, with their scalar evaluation |
-//! | `eval` | evaluates a graph on the host: the oracle that generated code is held against |
+//! | `onnx` | the file format: messages, bounds, tensors; [`build`] writes files |
+//! | `graph`, `ops`, `eval` | the graph as it was imported, and how each operator is evaluated |
+//! | `typed` | the graph that is compiled: every value has a type, constants are folded |
+//! | `rewrite` | quantised dialects to one integer form, batch norm and activations fused |
+//! | `lower` | each operator's typing, and its lowering to kernels |
+//! | `kernels` | what generated code consists of: convolution, pooling, elementwise .. |
+//! | `plan` | an address for everything, and the exact memory |
+//! | `emit` | functions, vector idioms, the module |
+//!
+//! To add an operator: its evaluation in a file of `ops`, its typing and lowering in a file of
+//! `lower`, and a line in the registry of each.
 //!
 //! No input makes it panic: files are bounded, decoded with checks, and refused with a message.
 
+mod compile;
+mod emit;
 mod error;
 mod eval;
 mod graph;
+mod kernels;
+mod lower;
+mod math;
 mod onnx;
 mod ops;
+mod options;
+mod plan;
+mod report;
+mod rewrite;
 pub mod tensor;
+mod typed;
 
+pub use compile::{Compiled, check, compile, evaluate};
 pub use error::{CompileError, Refusal};
+pub use onnx::build;
+pub use options::{MAX_BATCH, Options};
+pub use report::{Report, StepReport};
 pub use tensor::Tensor;
 
 use sandpiper_core::tensor::TensorSpec;

@@ -5,8 +5,10 @@
 //! To add one: write its file with a `build`, and add a line to [`build`].
 
 mod attrs;
+mod concat;
 mod conv;
 mod elementwise;
+mod gather;
 mod gemm;
 mod norm;
 mod pool;
@@ -19,6 +21,10 @@ mod transpose;
 mod window;
 
 pub(crate) use attrs::Attrs;
+pub(crate) use gemm::Transposed;
+pub(crate) use quantize::axis_of;
+pub(crate) use slice::{Cut, cuts};
+pub(crate) use window::{Fitted, Window};
 
 use crate::tensor::Tensor;
 
@@ -77,17 +83,20 @@ pub(crate) fn build(domain: &str, op_type: &str, attrs: &Attrs<'_>, opset: i64) 
             "MaxPool" => pool::max(attrs),
             "GlobalAveragePool" => pool::global_average(),
             "BatchNormalization" => norm::batch(attrs),
+            "Concat" => concat::build(attrs),
             "Constant" => shape::constant(attrs),
             "Conv" => conv::build(attrs),
             "DequantizeLinear" => quantize::dequantize(attrs),
             "QuantizeLinear" => quantize::quantize(attrs),
             "Flatten" => shape::flatten(attrs),
+            "Gather" => gather::build(attrs),
             "Gemm" => gemm::build(attrs),
             "MatMul" => gemm::matmul(),
             "Identity" | "Dropout" => shape::identity(),
             "Reshape" => shape::reshape(attrs),
             "Squeeze" => shape::squeeze(attrs),
             "Unsqueeze" => shape::unsqueeze(attrs),
+            "Shape" => shape::shape(attrs),
             "Slice" => slice::build(),
             "Softmax" => softmax::build(attrs, opset),
             "Transpose" => transpose::build(attrs),

@@ -84,9 +84,12 @@ pub(crate) fn saturated(
     values: impl Iterator<Item = f64>,
     dtype: DType,
 ) -> Result<Tensor, String> {
-    // `as` saturates.
+    // `as` saturates, and makes NaN 0.
     let data = match dtype {
-        DType::I8 => Data::I8(values.map(|v| v as i8).collect()),
+        DType::I8 => {
+            let one = |v: f64| if v.is_nan() { i8::MIN } else { v as i8 };
+            Data::I8(values.map(one).collect())
+        }
         DType::U8 => Data::U8(values.map(|v| v as u8).collect()),
         other => return Err(format!("quantising to {other} is not supported")),
     };

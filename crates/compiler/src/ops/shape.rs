@@ -2,6 +2,7 @@
 
 use super::quantize::axis_of;
 use super::{Attrs, Built, Inputs, optional, plain, required};
+use crate::tensor::{Data, Tensor};
 
 /// Identity, and Dropout in inference.
 pub(super) fn identity() -> Built {
@@ -14,6 +15,21 @@ pub(super) fn constant(attrs: &Attrs<'_>) -> Built {
         .tensor("value")?
         .ok_or("only a tensor `value` is supported")?;
     plain(move |_| Ok(vec![value.clone()]))
+}
+
+/// Shape.
+pub(super) fn shape(attrs: &Attrs<'_>) -> Built {
+    if attrs.ints("start").is_some() || attrs.int("start", 0) != 0 || attrs.int("end", 0) != 0 {
+        return Err("start and end are not supported".into());
+    }
+    plain(|inputs| {
+        let dims: Vec<i64> = required(inputs, 0)?
+            .dims()
+            .iter()
+            .map(|d| *d as i64)
+            .collect();
+        Ok(vec![Tensor::new(vec![dims.len()], Data::I64(dims))?])
+    })
 }
 
 /// Flatten to a matrix.

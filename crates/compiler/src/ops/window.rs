@@ -19,10 +19,14 @@ pub(crate) struct Fitted {
     pub(crate) kernel: Vec<usize>,
     /// Size of the output.
     pub(crate) out: Vec<usize>,
-    input: Vec<usize>,
-    strides: Vec<usize>,
-    dilations: Vec<usize>,
-    begin: Vec<usize>,
+    /// Size of the input.
+    pub(crate) input: Vec<usize>,
+    /// Steps between windows.
+    pub(crate) strides: Vec<usize>,
+    /// Steps within a window.
+    pub(crate) dilations: Vec<usize>,
+    /// Padding before the input.
+    pub(crate) begin: Vec<usize>,
 }
 
 impl Window {
@@ -38,6 +42,17 @@ impl Window {
             pads: attrs.sizes("pads")?,
             auto_pad: attrs.text("auto_pad", "NOTSET"),
         })
+    }
+
+    /// The window that is all of a spatial input.
+    pub(crate) fn whole(input: &[usize]) -> Self {
+        Self {
+            kernel: Some(input.to_vec()),
+            strides: None,
+            dilations: None,
+            pads: None,
+            auto_pad: String::new(),
+        }
     }
 
     /// Fits it to a spatial input; `weights` are the spatial dimensions of a convolution's

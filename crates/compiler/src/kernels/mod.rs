@@ -1,0 +1,67 @@
+//! The kernels: what generated code consists of.
+//!
+//! A kernel is a step with all sizes known; it writes its own wasm. Tensors are dense, either
+//! row-major as ONNX has them or with the channels last. Vector loads may read up to
+//! [`SLACK_BYTES`] behind a tensor (what they find there never reaches a result); stores are exact.
+
+mod copy;
+mod dense;
+mod depthwise;
+mod elementwise;
+mod finish;
+mod pack;
+mod pool;
+mod qsoftmax;
+mod softmax;
+
+pub(crate) use copy::Copy;
+pub(crate) use dense::Dense;
+pub(crate) use depthwise::{Depthwise, MAX_DEPTHWISE_TAPS};
+pub(crate) use elementwise::{Elementwise, Expr, Operand, Store};
+pub(crate) use finish::{Element, Finish};
+pub(crate) use pack::{WeightsOf, pack_dense, pack_depthwise, packed_dense_bytes, panel_widths};
+pub(crate) use pool::{Pool, Pooling};
+pub(crate) use qsoftmax::QSoftmax;
+pub(crate) use softmax::Softmax;
+
+use crate::emit::{Func, Ref};
+
+/// How far behind a tensor kernels may read.
+pub(crate) const SLACK_BYTES: u32 = 64;
+
+/// A step of generated code.
+pub(crate) trait Kernel {
+    /// Short name, for reports.
+    fn name(&self) -> &'static str;
+    /// What it reads.
+    fn reads(&self) -> Vec<Ref>;
+    /// What it writes (it may read this too, after writing).
+    fn writes(&self) -> Vec<Ref>;
+    /// Writes its code.
+    fn emit(&self, f: &mut Func<'_>);
+}
+
+/// Output pixels and where each one's window begins in the source.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pixels {
+    /// Number of images.
+    pub(crate) images: usize,
+    /// Rows and columns of the output.
+    pub(crate) out: [usize; 2],
+    /// Bytes in the source from one image, row, column to the next.
+    pub(crate) steps: [usize; 3],
+}
+
+impl Pixels {
+    /// Rows that follow each other without a gap become one, which leaves fewer rests.
+    pub(crate) fn merged(self) -> Self {
+        let [rows, columns] = self.out;
+        if rows > 1 && self.steps[1] == columns * self.steps[2] {
+            return Self {
+                out: [1, rows * columns],
+                ..self
+            };
+        }
+        self
+    }
+}

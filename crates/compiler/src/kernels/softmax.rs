@@ -1,0 +1,166 @@
+//! Softmax over rows of floats.
+
+use super::Kernel;
+use crate::emit::{Func, Local, Ref};
+use crate::math::{EXP_LEAST, EXP_TERMS, LN_2_HIGH, LN_2_LOW, ROUNDER};
+use wasm_encoder::Instruction as I;
+
+/// Softmax of each of `rows` rows of `len` consecutive floats.
+#[derive(Debug, Clone)]
+pub(crate) struct Softmax {
+    /// Source.
+    pub(crate) src: Ref,
+    /// Result.
+    pub(crate) dst: Ref,
+    /// Number of rows.
+    pub(crate) rows: usize,
+    /// Elements of a row.
+    pub(crate) len: usize,
+}
+
+struct Locals {
+    x: Local,
+    y: Local,
+    most: Local,
+    sum: Local,
+    v: Local,
+    turns: Local,
+    rest: Local,
+    power: Local,
+}
+
+/// All ones in the first `count` lanes.
+fn mask(count: usize) -> I<'static> {
+    let ones = (1u128 << (32 * count)) - 1;
+    I::V128Const(ones as i128)
+}
+
+/// Lanes of a variable in pairs exchanged, by halves or by neighbours.
+fn exchanged(f: &mut Func<'_>, vector: Local, lanes: [u8; 4]) {
+    let mut bytes = [0u8; 16];
+    for (i, b) in bytes.iter_mut().enumerate() {
+        *b = lanes[i / 4] * 4 + (i % 4) as u8;
+    }
+    f.get(vector).get(vector).op(I::I8x16Shuffle(bytes));
+}
+
+/// Reduces a variable so that all of its lanes hold the result.
+fn reduce(f: &mut Func<'_>, vector: Local, op: &I<'static>) {
+    for lanes in [[2, 3, 0, 1], [1, 0, 3, 2]] {
+        f.get(vector);
+        exchanged(f, vector, lanes);
+        f.op(op.clone()).set(vector);
+    }
+}
+
+/// Pops a vector x <= 0 and pushes e^x: see `math::exp`, which does the same by the same steps.
+fn exp(f: &mut Func<'_>, l: &Locals) {
+    f.floats(EXP_LEAST).op(I::F32x4PMax).set(l.v);
+    f.get(l.v).floats(std::f32::consts::LOG2_E).op(I::F32x4Mul);
+    f.floats(ROUNDER).op(I::F32x4Add).set(l.turns);
+    f.get(l.turns).floats(ROUNDER).op(I::F32x4Sub).set(l.rest);
+    f.get(l.v)
+        .get(l.rest)
+        .floats(LN_2_HIGH)
+        .op(I::F32x4Mul)
+        .op(I::F32x4Sub);
+    f.get(l.rest)
+        .floats(LN_2_LOW)
+        .op(I::F32x4Mul)
+        .op(I::F32x4Sub)
+        .set(l.rest);
+    f.floats(EXP_TERMS[0]).set(l.power);
+    for term in &EXP_TERMS[1..] {
+        f.get(l.power)
+            .get(l.rest)
+            .op(I::F32x4Mul)
+            .floats(*term)
+            .op(I::F32x4Add)
+            .set(l.power);
+    }
+    f.get(l.turns)
+        .ints(ROUNDER.to_bits() as i32 - 127)
+        .op(I::I32x4Sub);
+    f.int(23).op(I::I32x4Shl).get(l.power).op(I::F32x4Mul);
+}
+
+impl Softmax {
+    /// Calls `body(whole vector?)` for a row's vectors, moving `pointers` along and back.
+    fn along(&self, f: &mut Func<'_>, pointers: &[Local], body: &dyn Fn(&mut Func<'_>, usize)) {
+        f.repeat(self.len / 4, |f| {
+            body(f, 4);
+            pointers.iter().for_each(|p| f.bump(*p, 16));
+        });
+        if !self.len.is_multiple_of(4) {
+            body(f, self.len % 4);
+        }
+        pointers
+            .iter()
+            .for_each(|p| f.bump(*p, -16 * (self.len / 4) as i64));
+    }
+
+    fn row(&self, f: &mut Func<'_>, l: &Locals) {
+        f.floats(f32::NEG_INFINITY).set(l.most);
+        self.along(f, &[l.x], &|f, count| {
+            f.get(l.most).load(l.x, 0);
+            if count < 4 {
+                f.floats(f32::NEG_INFINITY)
+                    .op(mask(count))
+                    .op(I::V128Bitselect);
+            }
+            f.op(I::F32x4Max).set(l.most);
+        });
+        reduce(f, l.most, &I::F32x4Max);
+        f.floats(0.0).set(l.sum);
+        self.along(f, &[l.x, l.y], &|f, count| {
+            f.load(l.x, 0).get(l.most).op(I::F32x4Sub);
+            exp(f, l);
+            f.set(l.v);
+            f.store_bytes(l.y, 0, l.v, 4 * count);
+            f.get(l.sum).get(l.v);
+            if count < 4 {
+                f.op(mask(count)).op(I::V128And);
+            }
+            f.op(I::F32x4Add).set(l.sum);
+        });
+        reduce(f, l.sum, &I::F32x4Add);
+        self.along(f, &[l.y], &|f, count| {
+            f.load(l.y, 0).get(l.sum).op(I::F32x4Div).set(l.v);
+            f.store_bytes(l.y, 0, l.v, 4 * count);
+        });
+    }
+}
+
+impl Kernel for Softmax {
+    fn name(&self) -> &'static str {
+        "softmax"
+    }
+
+    fn reads(&self) -> Vec<Ref> {
+        vec![self.src]
+    }
+
+    fn writes(&self) -> Vec<Ref> {
+        vec![self.dst]
+    }
+
+    fn emit(&self, f: &mut Func<'_>) {
+        let (x, y) = (f.pointer(self.src, 0), f.pointer(self.dst, 0));
+        let [most, sum, v, turns, rest, power] = [(); 6].map(|()| f.v128());
+        let l = Locals {
+            x,
+            y,
+            most,
+            sum,
+            v,
+            turns,
+            rest,
+            power,
+        };
+        f.repeat(self.rows, |f| {
+            self.row(f, &l);
+            f.bump(l.x, 4 * self.len as i64);
+            f.bump(l.y, 4 * self.len as i64);
+        });
+    }
+}

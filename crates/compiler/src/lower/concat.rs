@@ -1,0 +1,90 @@
+//! Concat along an axis other than the batch.
+
+use super::{Layout, LowerCx, Lowering};
+use crate::kernels::Copy;
+use crate::ops::axis_of;
+use crate::typed::{NodeView, Type};
+use sandpiper_core::tensor::Dim;
+
+/// Concat.
+pub(crate) struct Concat;
+
+fn axis(node: &NodeView<'_>) -> Result<usize, String> {
+    axis_of(node.attrs().int("axis", 0), node.ty(0)?.dims.len())
+}
+
+impl Lowering for Concat {
+    fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+        let (axis, first) = (axis(node)?, node.ty(0)?);
+        let mut size = 0u32;
+        for index in 0..node.inputs.len() {
+            let ty = node.ty(index)?;
+            let other = |t: &Type| {
+                (
+                    t.dtype,
+                    t.dims.len(),
+                    t.dims
+                        .iter()
+                        .copied()
+                        .enumerate()
+                        .filter(|(i, _)| *i != axis)
+                        .collect::<Vec<_>>(),
+                )
+            };
+            if other(ty) != other(first) {
+                return Err(format!(
+                    "input {index} of {:?} does not fit {:?}",
+                    ty.dims, first.dims
+                ));
+            }
+            let Dim::Fixed(n) = ty.dims[axis] else {
+                return Err("it mixes the items of a batch; give the input a fixed shape".into());
+            };
+            size = size.checked_add(n).ok_or("its result is too large")?;
+        }
+        let mut dims = first.dims.clone();
+        dims[axis] = Dim::Fixed(size);
+        Ok(vec![Type::new(first.dtype, dims)])
+    }
+
+    fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        let node = cx.view();
+        let (axis, out) = (axis(&node)?, cx.out()?);
+        let size = out.dtype.size_bytes();
+        let bytes = |strides: Vec<usize>| -> Vec<i64> {
+            strides.into_iter().map(|s| (s * size) as i64).collect()
+        };
+        let to = bytes(Layout::Plain.strides(&out.item()));
+        let sources: Vec<_> = (0..node.inputs.len())
+            .map(|i| cx.read(i, Layout::Plain))
+            .collect::<Result<_, _>>()?;
+        let dst = cx.write(Layout::Plain)?;
+        let mut first = 0;
+        for (index, src) in sources.into_iter().enumerate() {
+            let dims = node.ty(index)?.item();
+            let from = (0, bytes(Layout::Plain.strides(&dims)));
+            let start = (first * to[axis]) as u32;
+            first += dims[axis] as i64;
+            let to = (start, to.clone());
+            cx.push(
+                Copy {
+                    name: "concat",
+                    src,
+                    dst,
+                    size,
+                    dims,
+                    from,
+                    to,
+                    fill: None,
+                }
+                .simplified(),
+                0,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn moves(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,283 @@
+//! From convolutions and products of matrices, in floats or integers, to their kernels.
+
+use super::window::Geometry;
+use super::{Layout, LowerCx};
+use crate::emit::{Ref, range};
+use crate::kernels::{
+    Dense, Depthwise, Element, Finish, MAX_DEPTHWISE_TAPS, Pixels, WeightsOf, pack_dense,
+    pack_depthwise, packed_dense_bytes, panel_widths,
+};
+use crate::typed::Clamp;
+use sandpiper_core::tensor::DType;
+
+/// Most bytes of one node's packed weights.
+const MAX_PACKED_BYTES: usize = 1 << 30;
+
+/// Weights, bias and finish of a convolution or product, with zero points dealt with.
+pub(crate) struct Terms<'a> {
+    /// What is multiplied.
+    pub(crate) element: Element,
+    /// The weight of (output channel, input channel of its group, element of the window).
+    pub(crate) weight: &'a dyn Fn(usize, usize, usize) -> f32,
+    /// Bias by output channel, as bits of the accumulators' type.
+    pub(crate) bias: Vec<u32>,
+    /// From accumulators to results.
+    pub(crate) finish: Ending,
+    /// The byte that padding is filled with.
+    pub(crate) fill: u8,
+}
+
+/// A [`Finish`] before its multipliers are part of the weights.
+pub(crate) enum Ending {
+    /// Floats.
+    Float(Clamp),
+    /// Integers with a multiplier by output channel, to a type with a zero point and limits.
+    Requantize(Vec<f32>, DType, i32, (i32, i32)),
+    /// Integers with a multiplier by output channel, to floats.
+    Dequantize(Vec<f32>, Clamp),
+}
+
+impl Ending {
+    /// To integers: the range of the type, narrowed by a fused Relu or Clip.
+    pub(crate) fn requantize(
+        scales: Vec<f32>,
+        dtype: DType,
+        (y_scale, zero): (f32, i32),
+        clamp: Clamp,
+    ) -> Self {
+        let (low, high) = range(dtype);
+        let cut = |v: f32, open: i32| {
+            if v.is_finite() {
+                let steps = (v / y_scale).round_ties_even() + zero as f32;
+                steps.clamp(low as f32, high as f32) as i32
+            } else {
+                open
+            }
+        };
+        let limits = (cut(clamp.low, low), cut(clamp.high, high));
+        Self::Requantize(scales, dtype, zero, limits)
+    }
+}
+
+/// Values by output channel in whole panels; what is left over is 0.
+fn by_panel(values: &[u32], groups: usize, widths: &[(usize, usize)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut next = values.iter();
+    for _ in 0..groups {
+        for (used, width) in widths {
+            for i in 0..*width {
+                let value = if i < *used {
+                    next.next().copied().unwrap_or(0)
+                } else {
+                    0
+                };
+                out.extend(value.to_le_bytes());
+            }
+        }
+    }
+    out
+}
+
+/// Bias and finish in whole panels as part of the weights.
+fn endings(
+    cx: &mut LowerCx<'_>,
+    terms: &Terms<'_>,
+    groups: usize,
+    widths: &[(usize, usize)],
+) -> Result<(Ref, Finish), String> {
+    let bits = |v: &Vec<f32>| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let bias = cx.weights(&by_panel(&terms.bias, groups, widths))?;
+    let finish = match &terms.finish {
+        Ending::Float(clamp) => Finish::Float(*clamp),
+        Ending::Requantize(scales, dtype, zero, limits) => Finish::Requantize {
+            scales: cx.weights(&by_panel(&bits(scales), groups, widths))?,
+            dtype: *dtype,
+            zero: *zero,
+            limits: *limits,
+        },
+        Ending::Dequantize(scales, clamp) => Finish::Dequantize {
+            scales: cx.weights(&by_panel(&bits(scales), groups, widths))?,
+            clamp: *clamp,
+        },
+    };
+    Ok((bias, finish))
+}
+
+fn push(
+    cx: &mut LowerCx<'_>,
+    element: Element,
+    kernel: impl crate::kernels::Kernel + 'static,
+    macs: u64,
+) -> Result<(), String> {
+    match element {
+        Element::F32 => cx.push(kernel, macs),
+        Element::Int { .. } => cx.push_int(kernel, macs),
+    }
+}
+
+/// A convolution of input 0 with `outputs` channels in `groups`.
+pub(crate) fn convolution(
+    cx: &mut LowerCx<'_>,
+    g: &Geometry,
+    (outputs, groups): (usize, usize),
+    terms: &Terms<'_>,
+) -> Result<(), String> {
+    let taps = g.kernel[0] * g.kernel[1];
+    let per_group = g.channels / groups;
+    let macs = (g.images * g.out[0] * g.out[1] * outputs) as u64 * (per_group * taps) as u64;
+    if groups == g.channels && outputs == groups && groups > 1 && taps <= MAX_DEPTHWISE_TAPS {
+        return depthwise(cx, g, terms, macs);
+    }
+    let size = terms.element.bytes();
+    let (src, full) = g.source(cx, 0, terms.fill)?;
+    let (row, pixel) = (full[1] * g.channels * size, g.channels * size);
+    let (row_step, column_step) = (g.dilations[0] * row, g.dilations[1] * pixel);
+    let [kh, kw] = g.kernel;
+    // What follows without a gap is one run: fewer loops, fewer rests.
+    let merged = groups == 1 && (g.dilations[1] == 1 || kw == 1);
+    let (kernel_taps, run, inner) = if merged && (kh == 1 || row_step == kw * pixel) {
+        ([(1, 0), (1, 0)], kh * kw * g.channels, taps)
+    } else if merged {
+        ([(kh, row_step), (1, 0)], kw * g.channels, kw)
+    } else {
+        ([(kh, row_step), (kw, column_step)], per_group, 1)
+    };
+    let channels = outputs / groups;
+    let weight = |group: usize, channel: usize, tap: usize, k: usize| {
+        let (window, c) = (tap * inner + k / per_group, k % per_group);
+        (terms.weight)(group * channels + channel, c, window)
+    };
+    let w = WeightsOf {
+        groups,
+        channels,
+        taps: taps / inner,
+        run,
+        at: &weight,
+    };
+    let dense = Shape {
+        src,
+        pixels: g.pixels(full, size).merged(),
+        group_step: per_group * size,
+        taps: kernel_taps,
+    };
+    dense.lower(cx, &w, terms, (Layout::Last, "conv"), macs)
+}
+
+/// Where a dense kernel reads.
+struct Shape {
+    src: Ref,
+    pixels: Pixels,
+    group_step: usize,
+    taps: [(usize, usize); 2],
+}
+
+impl Shape {
+    fn lower(
+        self,
+        cx: &mut LowerCx<'_>,
+        w: &WeightsOf<'_>,
+        terms: &Terms<'_>,
+        (layout, what): (Layout, &str),
+        macs: u64,
+    ) -> Result<(), String> {
+        if packed_dense_bytes(terms.element, w).is_none_or(|n| n > MAX_PACKED_BYTES) {
+            return Err("its packed weights are larger than 1 GiB".into());
+        }
+        let widths = panel_widths(w.channels);
+        let (bias, finish) = endings(cx, terms, w.groups, &widths)?;
+        let weights = cx.weights(&pack_dense(terms.element, w))?;
+        let dst = cx.write(layout)?;
+        let name = match (what, terms.element) {
+            ("conv", Element::F32) => "conv-f32",
+            ("conv", _) => "conv-i8",
+            (_, Element::F32) => "gemm-f32",
+            _ => "gemm-i8",
+        };
+        let kernel = Dense {
+            name,
+            src: self.src,
+            dst,
+            weights,
+            bias,
+            element: terms.element,
+            finish,
+            pixels: self.pixels,
+            groups: w.groups,
+            group_step: self.group_step,
+            taps: self.taps,
+            run: w.run,
+            channels: w.channels,
+        };
+        push(cx, terms.element, kernel, macs)
+    }
+}
+
+fn depthwise(
+    cx: &mut LowerCx<'_>,
+    g: &Geometry,
+    terms: &Terms<'_>,
+    macs: u64,
+) -> Result<(), String> {
+    let size = terms.element.bytes();
+    let (src, full) = g.source(cx, 0, terms.fill)?;
+    let taps: Vec<u32> = (0..g.kernel[0] * g.kernel[1])
+        .map(|t| {
+            let (y, x) = (
+                t / g.kernel[1] * g.dilations[0],
+                t % g.kernel[1] * g.dilations[1],
+            );
+            ((y * full[1] + x) * g.channels * size) as u32
+        })
+        .collect();
+    let width = if terms.element == Element::F32 { 4 } else { 8 };
+    let vectors = [(g.channels, g.channels.next_multiple_of(width))];
+    let (bias, finish) = endings(cx, terms, 1, &vectors)?;
+    let weight = |channel: usize, tap: usize| (terms.weight)(channel, 0, tap);
+    let packed = pack_depthwise(terms.element, (g.channels, taps.len()), &weight);
+    let weights = cx.weights(&packed)?;
+    let dst = cx.write(Layout::Last)?;
+    let kernel = Depthwise {
+        src,
+        dst,
+        weights,
+        bias,
+        element: terms.element,
+        finish,
+        pixels: g.pixels(full, size),
+        taps,
+        channels: g.channels,
+    };
+    push(cx, terms.element, kernel, macs)
+}
+
+/// A product of `rows` rows of input 0, of `inner` elements each, with a constant matrix of
+/// `columns`: `terms.weight(column, k, 0)`.
+pub(crate) fn product(
+    cx: &mut LowerCx<'_>,
+    [rows, columns, inner]: [usize; 3],
+    terms: &Terms<'_>,
+) -> Result<(), String> {
+    let src = cx.read(0, Layout::Plain)?;
+    let size = terms.element.bytes();
+    let weight = |_: usize, column: usize, _: usize, k: usize| (terms.weight)(column, k, 0);
+    let w = WeightsOf {
+        groups: 1,
+        channels: columns,
+        taps: 1,
+        run: inner,
+        at: &weight,
+    };
+    let pixels = Pixels {
+        images: 1,
+        out: [1, rows],
+        steps: [0, 0, inner * size],
+    };
+    let shape = Shape {
+        src,
+        pixels,
+        group_step: 0,
+        taps: [(1, 0), (1, 0)],
+    };
+    let macs = (rows * columns) as u64 * inner as u64;
+    shape.lower(cx, &w, terms, (Layout::Plain, "gemm"), macs)
+}

@@ -1,0 +1,88 @@
+//! Gather with constant indices: shape arithmetic, and picking channels or frames.
+
+use super::{Layout, LowerCx, Lowering};
+use crate::kernels::Copy;
+use crate::ops::axis_of;
+use crate::typed::{NodeView, Type, fixed};
+
+/// Gather.
+pub(crate) struct Gather;
+
+/// Most indices: each is a piece of code.
+const MAX_INDICES: usize = 256;
+
+fn parts(node: &NodeView<'_>) -> Result<(usize, Vec<usize>), String> {
+    let ty = node.ty(0)?;
+    let axis = axis_of(node.attrs().int("axis", 0), ty.dims.len())?;
+    if axis == 0 && ty.has_batch() {
+        return Err("it picks items of the batch; give the input a fixed shape".into());
+    }
+    let size = ty.item()[axis] as i64;
+    let index = |i: &i64| {
+        let at = if *i < 0 { *i + size } else { *i };
+        if (0..size).contains(&at) {
+            Ok(at as usize)
+        } else {
+            Err(format!("index {i} is outside of {size}"))
+        }
+    };
+    let indices = node.constant(1)?.to_i64()?;
+    Ok((axis, indices.iter().map(index).collect::<Result<_, _>>()?))
+}
+
+impl Lowering for Gather {
+    fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+        let ((axis, indices), ty) = (parts(node)?, node.ty(0)?);
+        if indices.len() > MAX_INDICES && node.input(0)?.constant.is_none() {
+            return Err(format!("more than {MAX_INDICES} indices are not supported"));
+        }
+        let (outer, inner) = ty.dims.split_at(axis);
+        let picked = fixed(node.constant(1)?.dims());
+        Ok(vec![Type::new(
+            ty.dtype,
+            [outer, &picked, &inner[1..]].concat(),
+        )])
+    }
+
+    fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        let node = cx.view();
+        let (axis, indices) = parts(&node)?;
+        let ty = node.ty(0)?;
+        let (dims, size) = (ty.item(), ty.dtype.size_bytes());
+        let outer: usize = dims[..axis].iter().product();
+        let inner = dims[axis + 1..].iter().product::<usize>() * size;
+        let src = cx.read(0, Layout::Plain)?;
+        let dst = cx.write(Layout::Plain)?;
+        let count = indices.len();
+        for (at, index) in indices.into_iter().enumerate() {
+            let from = (
+                (index * inner) as u32,
+                vec![(dims[axis] * inner) as i64, size as i64],
+            );
+            let to = (
+                (at * inner) as u32,
+                vec![(count * inner) as i64, size as i64],
+            );
+            let dims = vec![outer, inner / size];
+            cx.push(
+                Copy {
+                    name: "gather",
+                    src,
+                    dst,
+                    size,
+                    dims,
+                    from,
+                    to,
+                    fill: None,
+                }
+                .simplified(),
+                0,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn moves(&self) -> bool {
+        true
+    }
+}

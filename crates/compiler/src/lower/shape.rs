@@ -1,0 +1,41 @@
+//! Shape: known when the model is compiled; the batch is a mark.
+
+use super::{LowerCx, Lowering};
+use crate::tensor::{Data, Tensor};
+use crate::typed::{BATCH_MARK, NodeView, Type, fixed};
+use sandpiper_core::tensor::{DType, Dim};
+
+/// Shape.
+pub(crate) struct Shape;
+
+fn shape(node: &NodeView<'_>) -> Result<Vec<i64>, String> {
+    if node.attrs().ints("start").is_some()
+        || node.attrs().int("start", 0) != 0
+        || node.attrs().int("end", 0) != 0
+    {
+        return Err("start and end are not supported".into());
+    }
+    let size = |d: &Dim| match d {
+        Dim::Batch => BATCH_MARK,
+        Dim::Fixed(n) => i64::from(*n),
+    };
+    Ok(node.ty(0)?.dims.iter().map(size).collect())
+}
+
+impl Lowering for Shape {
+    fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+        Ok(vec![Type::new(DType::I64, fixed(&[shape(node)?.len()]))])
+    }
+
+    fn lower(&self, _cx: &mut LowerCx<'_>) -> Result<(), String> {
+        Err("it was not folded".into())
+    }
+
+    fn known(&self, node: &NodeView<'_>) -> Result<Option<Vec<Tensor>>, String> {
+        let shape = shape(node)?;
+        Ok(Some(vec![Tensor::new(
+            vec![shape.len()],
+            Data::I64(shape),
+        )?]))
+    }
+}

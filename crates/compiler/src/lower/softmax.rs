@@ -1,0 +1,53 @@
+//! Softmax along the last axis (of more than one element); before opset 13 over all dimensions
+//! from the axis on.
+
+use super::{Layout, LowerCx, Lowering};
+use crate::kernels;
+use crate::ops::axis_of;
+use crate::typed::{NodeView, Type};
+
+/// Softmax.
+pub(crate) struct Softmax;
+
+/// Rows and elements of a row; the batch is not among the elements.
+pub(crate) fn rows(node: &NodeView<'_>, opset: i64) -> Result<(usize, usize), String> {
+    let ty = node.ty(0)?;
+    let dims = ty.item();
+    let axis = axis_of(
+        node.attrs().int("axis", if opset >= 13 { -1 } else { 1 }),
+        dims.len(),
+    )?;
+    if axis == 0 && ty.has_batch() {
+        return Err("it mixes the items of a batch; give the input a fixed shape".into());
+    }
+    let (outer, inner) = dims.split_at(axis);
+    if opset >= 13 && inner[1..].iter().any(|d| *d != 1) {
+        return Err(format!(
+            "axis {axis} of {dims:?}: only the last axis is supported"
+        ));
+    }
+    Ok((outer.iter().product(), inner.iter().product()))
+}
+
+impl Lowering for Softmax {
+    fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+        rows(node, node.opset)?;
+        Ok(vec![node.float(0)?.clone()])
+    }
+
+    fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        let node = cx.view();
+        let (rows, len) = rows(&node, node.opset)?;
+        let src = cx.read(0, Layout::Plain)?;
+        let dst = cx.write(Layout::Plain)?;
+        cx.push(
+            kernels::Softmax {
+                src,
+                dst,
+                rows,
+                len,
+            },
+            0,
+        )
+    }
+}

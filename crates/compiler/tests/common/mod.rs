@@ -1,0 +1,191 @@
+//! Compiles a model, runs it in the sandbox, and holds it against the scalar evaluation.
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
+
+use sandpiper_compiler::tensor::Data;
+use sandpiper_compiler::{Compiled, Options, Tensor, compile, evaluate};
+use sandpiper_core::tensor::DType;
+use sandpiper_sandbox::{Origin, run_once};
+use std::collections::BTreeMap;
+
+/// Tensors by name.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// Little-endian bytes of a tensor.
+pub fn bytes(tensor: &Tensor) -> Vec<u8> {
+    match tensor.data() {
+        Data::F32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        Data::I8(v) => v.iter().map(|x| *x as u8).collect(),
+        Data::U8(v) | Data::Bool(v) => v.clone(),
+        Data::I32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        Data::I64(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    }
+}
+
+/// A tensor of these bytes.
+pub fn tensor(dtype: DType, dims: Vec<usize>, bytes: &[u8]) -> Tensor {
+    let data = match dtype {
+        DType::F32 => Data::F32(
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect(),
+        ),
+        DType::I8 => Data::I8(bytes.iter().map(|b| *b as i8).collect()),
+        DType::U8 => Data::U8(bytes.to_vec()),
+        DType::Bool => Data::Bool(bytes.to_vec()),
+        DType::I32 => Data::I32(
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| i32::from_le_bytes(*b))
+                .collect(),
+        ),
+        DType::I64 => Data::I64(
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| i64::from_le_bytes(*b))
+                .collect(),
+        ),
+    };
+    Tensor::new(dims, data).unwrap()
+}
+
+/// Runs a module.
+pub fn run(compiled: &Compiled, batch: u32, inputs: &Tensors) -> Tensors {
+    let given: Vec<Vec<u8>> = compiled
+        .abi
+        .inputs
+        .iter()
+        .map(|i| bytes(&inputs[&i.spec.name]))
+        .collect();
+    let given: Vec<&[u8]> = given.iter().map(Vec::as_slice).collect();
+    let origin = Origin::OwnCompiler;
+    let outputs = run_once(&compiled.wasm, &compiled.weights, origin, batch, &given).unwrap();
+    let named = compiled
+        .abi
+        .outputs
+        .iter()
+        .zip(outputs)
+        .map(|(port, bytes)| {
+            let dims = port.spec.shape(batch).iter().map(|d| *d as usize).collect();
+            (
+                port.spec.name.clone(),
+                tensor(port.spec.dtype, dims, &bytes),
+            )
+        });
+    named.collect()
+}
+
+/// Largest difference of two tensors: of floats relative to max(1, |b|), of integers in steps.
+/// NaN equals NaN.
+pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    assert_eq!(a.dtype(), b.dtype());
+    if let (Ok(x), Ok(y)) = (a.as_f32(), b.as_f32()) {
+        let one = |(x, y): (&f32, &f32)| {
+            if x == y || (x.is_nan() && y.is_nan()) {
+                return 0.0;
+            }
+            let far = f64::from((x - y).abs()) / f64::from(y.abs().max(1.0));
+            if far.is_nan() { f64::INFINITY } else { far }
+        };
+        return x.iter().zip(y).map(one).fold(0.0, f64::max);
+    }
+    let (x, y) = (a.to_i64().unwrap(), b.to_i64().unwrap());
+    x.iter()
+        .zip(&y)
+        .map(|(x, y)| (x - y).abs() as f64)
+        .fold(0.0, f64::max)
+}
+
+/// Holds a model's module against its evaluation; gives the module.
+pub fn agree(onnx: &[u8], batch: u32, inputs: &Tensors, tolerance: f64) -> Compiled {
+    let options = Options::default();
+    let compiled = compile(onnx, &options).unwrap_or_else(|e| panic!("{e}"));
+    let expected = evaluate(onnx, &options, inputs).unwrap_or_else(|e| panic!("{e}"));
+    let found = run(&compiled, batch, inputs);
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        expected.keys().collect::<Vec<_>>()
+    );
+    for (name, tensor) in &found {
+        let far = difference(tensor, &expected[name]);
+        assert!(
+            far <= tolerance,
+            "`{name}` differs by {far}:\n{tensor:?}\n{:?}",
+            expected[name]
+        );
+    }
+    compiled
+}
+
+/// The kernels of a module.
+pub fn kernels(compiled: &Compiled) -> Vec<&'static str> {
+    compiled.report.steps.iter().map(|s| s.kernel).collect()
+}
+
+/// Pseudo-random numbers that a test can repeat from its seed (xorshift).
+pub struct Dice(pub u64);
+
+impl Dice {
+    /// The next 32 bits.
+    pub fn bits(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as u32
+    }
+
+    /// Below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        self.bits() as usize % n
+    }
+
+    /// From `low` to `high`, both included.
+    pub fn within(&mut self, low: usize, high: usize) -> usize {
+        low + self.below(high - low + 1)
+    }
+
+    /// One of these.
+    pub fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+
+    /// A float in -1..1.
+    pub fn float(&mut self) -> f32 {
+        self.bits() as f32 / 2f32.powi(31) - 1.0
+    }
+
+    /// A tensor of floats in -1..1.
+    pub fn floats(&mut self, dims: &[usize]) -> Tensor {
+        let n = dims.iter().product();
+        Tensor::f32(dims, (0..n).map(|_| self.float()).collect()).unwrap()
+    }
+
+    /// A tensor of bytes.
+    pub fn bytes(&mut self, dtype: DType, dims: &[usize]) -> Tensor {
+        let n: usize = dims.iter().product();
+        let bytes: Vec<u8> = (0..n).map(|_| self.bits() as u8).collect();
+        tensor(dtype, dims.to_vec(), &bytes)
+    }
+}
+
+/// A single float.
+pub fn scalar(value: f32) -> Tensor {
+    Tensor::f32(&[], vec![value]).unwrap()
+}
+
+/// A single zero point.
+pub fn zero(dtype: DType, value: i32) -> Tensor {
+    tensor(dtype, Vec::new(), &[value as u8])
+}
+
+/// Integers of 64 bits.
+pub fn longs(values: &[i64]) -> Tensor {
+    Tensor::new(vec![values.len()], Data::I64(values.to_vec())).unwrap()
+}
