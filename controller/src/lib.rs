@@ -16,6 +16,7 @@ pub mod clock;
 pub mod config;
 pub mod context;
 pub mod fleet;
+pub mod import;
 pub mod init;
 pub mod serve;
 pub mod store;

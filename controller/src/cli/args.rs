@@ -4,6 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use sandpiper_core::names::{DeploymentName, ModelName, RolloutName, VersionName};
 use sandpiper_core::policy::{Objective, Selector};
 use sandpiper_core::rollout::WaveSize;
+use sandpiper_core::target::Target;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ pub enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
-    /// Inspect models.
+    /// Import, check, run and inspect models.
     #[command(subcommand)]
     Model(Model),
     /// Say which devices shall run which model, under which policy.
@@ -188,6 +189,45 @@ pub enum SortKey {
 /// Models.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Model {
+    /// Compile, measure, sign and publish a version.
+    #[command(
+        after_help = "Example:\n  sandpiper model import activity --version v1 --variant large=large.onnx --variant small=small.onnx \\\n    --eval test.npz --inputs x --targets y --labels labels.txt"
+    )]
+    Import(Box<Import>),
+    /// Say whether a file compiles, how much memory it needs, and what is missing. Needs no controller.
+    Check {
+        /// The ONNX file.
+        file: PathBuf,
+        /// Largest batch.
+        #[arg(long, default_value_t = 8)]
+        max_batch: u32,
+        /// Fix the shape of an input: `input=4x6x128`.
+        #[arg(long = "shape")]
+        shapes: Vec<String>,
+        /// How to show it.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Run a file once in the sandbox. Needs no controller.
+    #[command(
+        after_help = "Example:\n  sandpiper model run small.onnx --inputs in.npz --outputs out.npz\n\nThe arrays of the input file have the names of the model's inputs."
+    )]
+    Run {
+        /// The ONNX file.
+        file: PathBuf,
+        /// Arrays named like the model's inputs.
+        #[arg(long)]
+        inputs: PathBuf,
+        /// Where the outputs go.
+        #[arg(long)]
+        outputs: PathBuf,
+        /// Fix the shape of an input: `input=4x6x128`.
+        #[arg(long = "shape")]
+        shapes: Vec<String>,
+        /// Items per call of the module.
+        #[arg(long, default_value_t = 8)]
+        batch: u32,
+    },
     /// Show a published version.
     Inspect {
         /// `MODEL/VERSION`.
@@ -196,6 +236,46 @@ pub enum Model {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
+}
+
+/// `model import`.
+#[derive(Debug, Clone, Args)]
+pub struct Import {
+    /// The model.
+    pub model: ModelName,
+    /// The version.
+    #[arg(long)]
+    pub version: VersionName,
+    /// `NAME=FILE.onnx`, once per variant.
+    #[arg(long = "variant", required = true)]
+    pub variants: Vec<String>,
+    /// Labelled evaluation data.
+    #[arg(long)]
+    pub eval: Option<PathBuf>,
+    /// Array of the inputs in the evaluation data.
+    #[arg(long, default_value = "x")]
+    pub inputs: String,
+    /// Array of the right classes in the evaluation data.
+    #[arg(long, default_value = "y")]
+    pub targets: String,
+    /// File of class names, one a line.
+    #[arg(long)]
+    pub labels: Option<PathBuf>,
+    /// Targets to make native code for; all by default.
+    #[arg(long = "target")]
+    pub native: Vec<Target>,
+    /// State an accuracy instead of measuring it: `VARIANT=0.97`.
+    #[arg(long = "claim-accuracy")]
+    pub claims: Vec<String>,
+    /// Accept outputs that are NaN or infinite.
+    #[arg(long)]
+    pub allow_nonfinite: bool,
+    /// Largest batch.
+    #[arg(long, default_value_t = 8)]
+    pub max_batch: u32,
+    /// How to show the variants.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 /// Deployments.

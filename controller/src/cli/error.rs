@@ -1,6 +1,10 @@
 //! What goes wrong on the command line, and the exit code it gives.
 
 use crate::api::client::CallError;
+use crate::import::ImportError;
+use crate::import::npz::NpzError;
+use crate::import::run::RunError;
+use sandpiper_compiler::CompileError;
 use std::path::PathBuf;
 
 /// Exit codes. They are part of the interface: scripts rely on them.
@@ -51,6 +55,33 @@ pub enum CliError {
     /// A call of the controller failed.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// A NumPy archive cannot be used.
+    #[error("{} cannot be used", path.display())]
+    Npz {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: NpzError,
+    },
+    /// A version cannot be imported.
+    #[error("nothing was imported")]
+    Import(#[source] Box<ImportError>),
+    /// A model is refused.
+    #[error("{} does not compile", path.display())]
+    Compile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: CompileError,
+    },
+    /// A model did not run.
+    #[error("{} was not run", path.display())]
+    Run {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<RunError>,
+    },
     /// No such resource.
     #[error("there is no {0}")]
     NotFound(String),
@@ -82,11 +113,23 @@ pub enum CliError {
     Output(#[from] std::io::Error),
 }
 
+impl From<ImportError> for CliError {
+    fn from(error: ImportError) -> Self {
+        Self::Import(Box::new(error))
+    }
+}
+
 impl CliError {
     /// The exit code of the process.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::File { .. } | Self::Content { .. } => ExitCode::Usage,
+            Self::Usage(_)
+            | Self::File { .. }
+            | Self::Content { .. }
+            | Self::Npz { .. }
+            | Self::Import(_)
+            | Self::Compile { .. }
+            | Self::Run { .. } => ExitCode::Usage,
             Self::Call(call) => call.exit_code(),
             Self::NotFound(_) => ExitCode::NotFound,
             Self::RolledBack { .. } => ExitCode::RolledBack,
