@@ -50,14 +50,18 @@ pub fn of(kind: ResourceKind) -> Vec<Column> {
         ResourceKind::Devices => devices(),
         ResourceKind::Models => vec![
             NAME,
-            narrow("VERSION", |d| text(d, "/version")),
-            narrow("VARIANTS", |d| count(d, "/variants")),
-            wide("PUBLISHER", |d| text(d, "/publisher")),
+            narrow("VERSIONS", |d| joined(d, "/versions", "/version")),
+            narrow("VARIANTS", |d| newest(d, |v| count(v, "/variants"))),
+            narrow("PUBLISHED", |d| {
+                newest(d, |v| v.pointer("/published_at")?.as_u64().map(instant))
+            }),
+            narrow("DEVICES", |d| total(d, "/versions", "/devices")),
+            wide("PUBLISHER", |d| newest(d, |v| text(v, "/publisher"))),
         ],
         ResourceKind::Variants => vec![
             NAME,
             narrow("ACCURACY", |d| percent(d, "/accuracy/value")),
-            narrow("MEMORY", |d| mib(d, "/abi/memory_bytes")),
+            narrow("MEMORY", |d| mib(d, "/memory_bytes")),
             narrow("PARAMS", |d| text(d, "/params")),
             narrow("HOST P50", |d| micros(d, "/host_latency/p50_us")),
             wide("SOURCE", |d| text(d, "/accuracy/source")),
@@ -76,12 +80,12 @@ pub fn of(kind: ResourceKind) -> Vec<Column> {
         ],
         ResourceKind::Rollouts => vec![
             NAME,
-            narrow("DEPLOYMENT", |d| text(d, "/plan/spec/deployment")),
-            narrow("VERSION", |d| text(d, "/plan/spec/version")),
+            narrow("DEPLOYMENT", |d| text(d, "/deployment")),
+            narrow("VERSION", |d| text(d, "/version")),
             narrow("STATE", |d| text(d, "/state/state")),
             narrow("WAVE", wave),
             narrow("DONE", done),
-            wide("PREVIOUS", |d| text(d, "/plan/previous")),
+            wide("PREVIOUS", |d| text(d, "/previous")),
             wide("WHY", |d| text(d, "/state/why")),
         ],
         ResourceKind::Events => vec![
@@ -94,7 +98,10 @@ pub fn of(kind: ResourceKind) -> Vec<Column> {
         ],
         ResourceKind::JoinTokens => vec![
             NAME,
-            narrow("EXPIRES", |d| d.pointer("/expires")?.as_u64().map(instant)),
+            narrow("EXPIRES", |d| {
+                d.pointer("/expires_at")?.as_u64().map(instant)
+            }),
+            narrow("USED BY", |d| text(d, "/used_by")),
             narrow("LABELS", |d| labels(d, "/labels")),
             narrow("DESCRIPTION", |d| text(d, "/description")),
         ],
@@ -141,6 +148,25 @@ fn field(document: &Value, paths: &[&str]) -> Option<String> {
 
 fn count(document: &Value, path: &str) -> Option<String> {
     Some(document.pointer(path)?.as_array()?.len().to_string())
+}
+
+/// A field of the newest version of a model.
+fn newest(document: &Value, cell: fn(&Value) -> Option<String>) -> Option<String> {
+    cell(document.pointer("/versions")?.as_array()?.last()?)
+}
+
+/// One field of every element, joined by commas.
+fn joined(document: &Value, list: &str, path: &str) -> Option<String> {
+    let all = document.pointer(list)?.as_array()?;
+    let texts: Vec<_> = all.iter().filter_map(|v| text(v, path)).collect();
+    (!texts.is_empty()).then(|| texts.join(","))
+}
+
+/// One number of every element, added up.
+fn total(document: &Value, list: &str, path: &str) -> Option<String> {
+    let all = document.pointer(list)?.as_array()?;
+    let numbers = all.iter().filter_map(|v| v.pointer(path)?.as_u64());
+    Some(numbers.sum::<u64>().to_string())
 }
 
 /// A share as percent with two decimals.
@@ -229,18 +255,13 @@ fn wave(document: &Value) -> Option<String> {
     Some(format!(
         "{}/{}",
         now + 1,
-        document.pointer("/plan/waves")?.as_array()?.len()
+        document.pointer("/waves")?.as_u64()?
     ))
 }
 
 fn done(document: &Value) -> Option<String> {
-    let devices = document.pointer("/devices")?.as_object()?;
-    let succeeded = |d: &&Value| text(d, "/state").as_deref() == Some("succeeded");
-    Some(format!(
-        "{}/{}",
-        devices.values().filter(succeeded).count(),
-        devices.len()
-    ))
+    let devices = document.pointer("/devices")?.as_array()?.len();
+    Some(format!("{}/{devices}", text(document, "/succeeded")?))
 }
 
 /// Milliseconds since the Unix epoch as UTC, `2026-01-31T23:59:59Z`.

@@ -113,7 +113,10 @@ impl Learned {
         self.energy_scope = window.energy_scope;
         self.energy_uj = self.energy_uj.saturating_add(window.energy_uj);
         self.energy_inferences += window.inferences;
-        self.energy_variance_uj2 += window.energy_variance_uj2.max(0.0);
+        // The error of a board model or the gain of a meter is the same in every window, so
+        // standard errors add up; it does not average out over time.
+        let error = self.energy_variance_uj2.sqrt() + window.energy_variance_uj2.max(0.0).sqrt();
+        self.energy_variance_uj2 = error * error;
         let total = window.energy_uj as f64;
         if total > 0.0 {
             // Relative variance of the window's energy is its variance in log space.

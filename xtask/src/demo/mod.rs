@@ -55,8 +55,8 @@ fn say(what: &str) {
 }
 
 fn demonstrate() -> Result<Report> {
-    say("building (release)");
-    let binaries = Binaries::build("release")?;
+    say("building");
+    let binaries = Binaries::build("dev")?;
     let start = Instant::now();
     let dir = tempfile::tempdir()?;
     say("a controller, and six agents with one-time tokens and emulated hardware");
@@ -64,10 +64,12 @@ fn demonstrate() -> Result<Report> {
     say("importing activity v1: accuracy is measured in the sandbox");
     demo.publish_v1()?;
     say("rolling out v1");
-    demo.roll_out_v1()?;
+    let rollouts = demo.roll_out_v1()?;
     say("streaming the test windows through every agent");
     let mut requests = Requests::default();
     let devices = demo.measure(&mut requests)?;
+    // A device has succeeded when it served under the new code, so this comes after the streams.
+    demo.promoted(&rollouts)?;
     say("draining a battery");
     let ladder_step = demo.drain(&mut requests)?;
     say("rolling out v2, whose only variant answers NaN (its accuracy is claimed, not measured)");
@@ -135,7 +137,8 @@ impl Demo {
         self.controller.import("v1", &variants, &[])
     }
 
-    fn roll_out_v1(&mut self) -> Result<()> {
+    fn roll_out_v1(&mut self) -> Result<Vec<String>> {
+        let mut rollouts = Vec::new();
         for (name, goal, objective) in [
             ("activity", "accuracy", "accuracy"),
             ("activity-saving", "saving", "energy"),
@@ -156,12 +159,18 @@ impl Demo {
                 "--accuracy-floor",
                 "0.9",
             ])?;
-            let rollout = self.rollout(name, "v1", &["--wave", "100%"])?;
-            self.controller
-                .ok(&["rollout", "status", &rollout, "-w", "--timeout", "60s"])?;
+            rollouts.push(self.rollout(name, "v1", &["--wave", "100%"])?);
         }
         for device in &mut self.devices {
             device.wait_serving(MODEL)?;
+        }
+        Ok(rollouts)
+    }
+
+    fn promoted(&self, rollouts: &[String]) -> Result<()> {
+        for rollout in rollouts {
+            self.controller
+                .ok(&["rollout", "status", rollout, "-w", "--timeout", "60s"])?;
         }
         Ok(())
     }

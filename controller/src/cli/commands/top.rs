@@ -39,10 +39,12 @@ fn rows(devices: &[Item], kind: TopKind) -> Vec<Value> {
     for device in devices {
         let models = device.document.pointer("/models").and_then(Value::as_array);
         for model in models.into_iter().flatten() {
-            let mut row = model.clone();
-            let at =
-                |path: &str| text(model, path).or_else(|| text(model, &format!("/status{path}")));
-            let part = |path: &str| at(path).unwrap_or_else(|| "-".to_owned());
+            // What was learned of the serving variant; a device that has not reported yet has none.
+            let learned = model.pointer("/learned").filter(|l| l.is_object());
+            let mut row = learned.cloned().unwrap_or_else(|| json!({}));
+            let part = |path: &str| {
+                text(model, &format!("/status{path}")).unwrap_or_else(|| "-".to_owned())
+            };
             let served = format!(
                 "{}/{}/{}",
                 part("/model"),
