@@ -144,6 +144,39 @@ impl Device {
         self.run()
     }
 
+    /// From now on it finds its controller at another address. It must have joined.
+    ///
+    /// # Errors
+    /// When it has no identity, or it cannot be rewritten.
+    pub fn reroute(&self, address: &str) -> Result<()> {
+        let path = self.state_dir().join("identity.json");
+        let mut identity: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+        identity["address"] = address.into();
+        Ok(std::fs::write(&path, identity.to_string())?)
+    }
+
+    /// Address of the controller that it knows. It must have joined.
+    ///
+    /// # Errors
+    /// When it has no identity.
+    pub fn controller_address(&self) -> Result<String> {
+        let path = self.state_dir().join("identity.json");
+        let identity: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+        Ok(identity["address"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Bytes of downloads that are not complete yet.
+    pub fn partial_bytes(&self) -> u64 {
+        let Ok(files) = std::fs::read_dir(self.state_dir().join("partial")) else {
+            return 0;
+        };
+        let chunks = files.flatten().filter(|f| f.path().extension().is_none());
+        chunks
+            .filter_map(|f| f.metadata().ok())
+            .map(|m| m.len())
+            .sum()
+    }
+
     /// Starts the agent.
     ///
     /// # Errors

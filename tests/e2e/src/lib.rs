@@ -7,10 +7,12 @@
 //! | [`process`] | a child process with its log, ended by its own id |
 //! | [`controller`] | a fleet: `init`, `serve`, and the command line against it |
 //! | [`device`] | an agent with an emulated profile |
+//! | [`relay`] | a slow connection |
 //! | [`sysfs`] | the tree that an agent reads its battery from |
 //! | [`oip`] | the inference protocol as a local program speaks it |
 //! | [`onnx`] | breaks a model file on purpose |
 //! | [`npz`] | reads test data |
+//! | [`traffic`] | local programs that ask an agent |
 //! | [`wait`] | waits with a bound |
 
 pub mod binaries;
@@ -20,7 +22,9 @@ pub mod npz;
 pub mod oip;
 pub mod onnx;
 pub mod process;
+pub mod relay;
 pub mod sysfs;
+pub mod traffic;
 pub mod wait;
 
 use std::path::{Path, PathBuf};

@@ -1,13 +1,17 @@
 //! Power cuts: what was served goes on, what was acknowledged stays.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use sandpiper_e2e::binaries::Binaries;
 use sandpiper_e2e::controller::Controller;
 use sandpiper_e2e::device::{Device, Hardware, PATIENCE};
 use sandpiper_e2e::npz::Samples;
+use sandpiper_e2e::relay::Relay;
+use sandpiper_e2e::traffic::Steady;
 use sandpiper_e2e::{activity, wait};
 use serde_json::Value;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// A fleet in which `devices` serve `activity` v1.
 fn serving(binaries: &Binaries, dir: &Path, devices: &[&str]) -> (Controller, Vec<Device>) {
@@ -36,7 +40,35 @@ fn serving(binaries: &Binaries, dir: &Path, devices: &[&str]) -> (Controller, Ve
     for device in &mut made {
         device.wait_serving("activity").unwrap();
     }
+    // A rollout succeeds by inferences that were served.
+    let streams = asking(&made);
+    promoted(&controller, "v1");
+    quiet(streams);
     (controller, made)
+}
+
+/// A local program for each device, asking on and on.
+fn asking(devices: &[Device]) -> Vec<Steady> {
+    let samples = Arc::new(Samples::read(&activity().join("test.npz")).unwrap());
+    let ask = |d: &Device| Steady::start(d.client(), samples.clone());
+    devices.iter().map(ask).collect()
+}
+
+/// Ends the programs; every request must have been answered.
+fn quiet(streams: Vec<Steady>) {
+    for stream in streams {
+        let stream = stream.finish().unwrap();
+        assert!(stream.sent > 0);
+        assert_eq!(stream.failed, 0, "{:?}", stream.last_failure);
+    }
+}
+
+fn promoted(controller: &Controller, version: &str) {
+    let name = rollout(controller, version)["name"].clone();
+    let name = name.as_str().unwrap();
+    controller
+        .ok(&["rollout", "status", name, "-w", "--timeout", "60s"])
+        .unwrap();
 }
 
 fn import(controller: &Controller, version: &str, size: &str) {
@@ -71,13 +103,12 @@ fn a_rollout_goes_on_after_the_controller_is_killed() {
     let (mut controller, devices) = serving(&binaries, dir.path(), &["a", "b"]);
     import(&controller, "v2", "small");
     start(&controller, "v2", &["--waves", "2", "--deadline", "60s"]);
+    let streams = asking(&devices);
     let before = rollout(&controller, "v2");
     controller.kill().unwrap();
     controller.serve().unwrap();
-    let name = before["name"].as_str().unwrap();
-    controller
-        .ok(&["rollout", "status", name, "-w", "--timeout", "60s"])
-        .unwrap();
+    promoted(&controller, "v2");
+    quiet(streams);
     assert_eq!(
         rollout(&controller, "v2")["name"],
         before["name"],
@@ -137,4 +168,43 @@ fn an_agent_without_its_controller_boots_into_the_last_good_model() {
     })
     .unwrap();
     assert_eq!(reported(&controller), before);
+}
+
+#[test]
+fn a_fetch_resumes_after_the_agent_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let binaries = Binaries::build("dev").unwrap();
+    let (controller, mut devices) = serving(&binaries, dir.path(), &["slow"]);
+    let device = &mut devices[0];
+    device.kill().unwrap();
+    let relay = Relay::start(&device.controller_address().unwrap(), 150_000).unwrap();
+    device.reroute(relay.address()).unwrap();
+    device.run().unwrap();
+    // 659 kB of weights take about four seconds on this connection.
+    import(&controller, "v2", "large");
+    start(&controller, "v2", &["--deadline", "60s"]);
+    let kept = wait::until("a third of the weights has come", PATIENCE, || {
+        let bytes = device.partial_bytes();
+        Ok((bytes > 200_000).then_some(bytes))
+    })
+    .unwrap();
+    device.kill().unwrap();
+    let before = relay.received();
+    let killed = Instant::now();
+    device.run().unwrap();
+    device.wait_serving("activity").unwrap();
+    println!(
+        "served again {} ms after the start",
+        killed.elapsed().as_millis()
+    );
+    let streams = asking(std::slice::from_ref(device));
+    promoted(&controller, "v2");
+    quiet(streams);
+    let again = relay.received() - before;
+    println!("{kept} bytes were kept, {again} came after the restart");
+    // The whole has 659 kB and its native code; without resuming, all of it would come again.
+    assert!(
+        again < 658_784 - kept / 2,
+        "{again} bytes came again, {kept} were kept"
+    );
 }

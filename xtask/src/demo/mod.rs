@@ -5,7 +5,6 @@
 
 mod fleet;
 mod report;
-mod traffic;
 
 use anyhow::{Context, Result, ensure};
 use report::{BadRollout, DeviceRow, LadderStep, Report, Requests};
@@ -13,6 +12,7 @@ use sandpiper_e2e::binaries::Binaries;
 use sandpiper_e2e::controller::Controller;
 use sandpiper_e2e::device::Device;
 use sandpiper_e2e::npz::Samples;
+use sandpiper_e2e::traffic::{self, MODEL, Steady, Stream};
 use sandpiper_e2e::{activity, onnx, wait};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use traffic::{MODEL, Steady, Stream};
 
 /// For what takes a device a few seconds: install, report, climb.
 const PATIENCE: Duration = Duration::from_secs(30);

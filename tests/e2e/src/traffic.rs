@@ -1,27 +1,30 @@
 //! Local programs that ask an agent: once through all test data, or on and on.
 
+use crate::npz::{Samples, argmax};
+use crate::oip::Client;
 use anyhow::Result;
-use sandpiper_e2e::npz::{Samples, argmax};
-use sandpiper_e2e::oip::Client;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Model and input of the example.
-pub(crate) const MODEL: &str = "activity";
+pub const MODEL: &str = "activity";
 const INPUT: &str = "input";
 /// Between two requests of a program that asks on and on.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// What came of a stream of requests.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stream {
-    pub(crate) sent: u64,
-    pub(crate) failed: u64,
-    pub(crate) right: u64,
+pub struct Stream {
+    /// Requests.
+    pub sent: u64,
+    /// Those without a finite answer.
+    pub failed: u64,
+    /// Those with the right class.
+    pub right: u64,
     /// What the last failed request was told.
-    pub(crate) last_failure: Option<String>,
+    pub last_failure: Option<String>,
 }
 
 impl Stream {
@@ -43,13 +46,13 @@ impl Stream {
     }
 
     /// Share of right answers among all requests.
-    pub(crate) fn accuracy(&self) -> f64 {
+    pub fn accuracy(&self) -> f64 {
         self.right as f64 / self.sent.max(1) as f64
     }
 }
 
 /// Sends every test window once.
-pub(crate) fn once(client: &Client, samples: &Samples) -> Stream {
+pub fn once(client: &Client, samples: &Samples) -> Stream {
     let mut stream = Stream::default();
     for index in 0..samples.len() {
         stream.ask(client, samples, index);
@@ -58,14 +61,15 @@ pub(crate) fn once(client: &Client, samples: &Samples) -> Stream {
 }
 
 /// A program that asks until it is stopped.
-pub(crate) struct Steady {
+#[derive(Debug)]
+pub struct Steady {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Stream>,
 }
 
 impl Steady {
     /// Starts it.
-    pub(crate) fn start(client: Client, samples: Arc<Samples>) -> Self {
+    pub fn start(client: Client, samples: Arc<Samples>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = stop.clone();
         let thread = std::thread::spawn(move || {
@@ -82,7 +86,10 @@ impl Steady {
     }
 
     /// Stops it and gives what came of its requests.
-    pub(crate) fn finish(self) -> Result<Stream> {
+    ///
+    /// # Errors
+    /// When the program panicked.
+    pub fn finish(self) -> Result<Stream> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread
             .join()
