@@ -346,7 +346,7 @@ pub enum RolloutCommand {
     Start(RolloutArgs),
     /// Show where it stands. Exit code: 0 promoted, 3 aborted or rolled back, 4 timeout.
     Status {
-        /// Its name.
+        /// Its name, or that of its deployment for the newest.
         name: RolloutName,
         /// Wait until it ends.
         #[arg(short, long)]
@@ -360,27 +360,27 @@ pub enum RolloutCommand {
     },
     /// Hold it.
     Pause {
-        /// Its name.
+        /// Its name, or that of its deployment for the newest.
         name: RolloutName,
     },
     /// Let it go on.
     Resume {
-        /// Its name.
+        /// Its name, or that of its deployment for the newest.
         name: RolloutName,
     },
     /// End it and go back.
     Abort {
-        /// Its name.
+        /// Its name, or that of its deployment for the newest.
         name: RolloutName,
     },
     /// Go back to the version before, though it was promoted.
     Undo {
-        /// Its name.
+        /// Its name, or that of its deployment for the newest.
         name: RolloutName,
     },
     /// What happened in it.
     History {
-        /// Its name.
+        /// Its name, or that of its deployment for the newest.
         name: RolloutName,
         /// How to show it.
         #[arg(short, long, value_enum, default_value_t)]

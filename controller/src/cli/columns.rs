@@ -197,7 +197,10 @@ pub fn micros(document: &Value, path: &str) -> Option<String> {
 
 /// Energy with its provenance and, where known, its standard error.
 pub fn energy(document: &Value) -> Option<String> {
-    let uj = document.pointer("/energy_uj")?.as_f64()?;
+    // No figure is a statement too: its provenance is `unknown`.
+    let Some(uj) = document.pointer("/energy_uj").and_then(Value::as_f64) else {
+        return text(document, "/energy_provenance");
+    };
     let error = document
         .pointer("/energy_standard_error_uj")
         .and_then(Value::as_f64);

@@ -153,9 +153,9 @@ mod tests {
     #[test]
     fn a_table_of_rollouts() {
         let document = json!({
-            "plan": {"spec": {"deployment": "activity", "version": "v2"}, "waves": [[], []]},
+            "deployment": "activity", "version": "v2", "waves": 2, "succeeded": 1,
             "state": {"state": "running", "wave": 0},
-            "devices": {"a": {"state": "succeeded", "inferences": 4}, "b": {"state": "waiting"}},
+            "devices": [{"device": "a"}, {"device": "b"}],
         });
         let items = vec![Item {
             name: "activity-2".to_owned(),

@@ -15,6 +15,7 @@ use sandpiper_core::manifest::{AccuracySource, Evaluation, VersionManifest};
 use sandpiper_core::names::{ActorName, VariantName};
 use sandpiper_core::signed::Purpose;
 use sandpiper_core::target::Target;
+use sandpiper_core::tensor::Dim;
 use sandpiper_core::time::Millis;
 use sandpiper_proto::convert::{ListQuery, ResourceKind};
 use sandpiper_transport::signing::SigningKey;
@@ -270,17 +271,34 @@ fn variants_report(built: &Built) -> Output {
     }
 }
 
+/// `Nx6x128`, where N is the batch.
+fn dims(shape: &[Dim]) -> String {
+    let texts = shape.iter().map(|d| match d {
+        Dim::Batch => "N".to_owned(),
+        Dim::Fixed(n) => n.to_string(),
+    });
+    texts.collect::<Vec<_>>().join("x")
+}
+
 fn check_report(file: &Path, report: &Report) -> Output {
     let mut table = Grid::new(&["STEP", "KERNEL", "SHAPE", "MACS", "TYPE"]);
     for (index, step) in report.steps.iter().enumerate() {
         table.rows.push(vec![
             (index + 1).to_string(),
             step.kernel.to_string(),
-            format!("{:?}", step.shape),
+            dims(&step.shape),
             step.macs.to_string(),
             step.dtype.to_string(),
         ]);
     }
+    let steps: Vec<_> = report
+        .steps
+        .iter()
+        .map(|s| {
+            json!({ "kernel": s.kernel, "nodes": s.nodes, "shape": dims(&s.shape),
+                "macs": s.macs, "dtype": s.dtype })
+        })
+        .collect();
     let macs: u64 = report.macs.values().sum();
     let notes = vec![
         format!(
@@ -296,7 +314,7 @@ fn check_report(file: &Path, report: &Report) -> Output {
         "memory_bytes": report.memory_bytes, "weights_bytes": report.weights_bytes,
         "arena_bytes": report.arena_bytes, "wasm_bytes": report.wasm_bytes,
         "params": report.params, "opset": report.opset, "macs": report.macs,
-        "steps": table.rows.len(),
+        "steps": steps,
     });
     Output::Report {
         name: file.display().to_string(),

@@ -1,14 +1,15 @@
 //! `rollout`.
 
+mod report;
+
 use super::{Session, connect};
 use crate::api::client::{Item, OperatorClient, Watched};
 use crate::cli::args::{Format, RolloutArgs, RolloutCommand};
-use crate::cli::columns::instant;
+use crate::cli::columns::text;
 use crate::cli::error::CliError;
-use crate::cli::output::{Grid, Output};
 use crate::cli::parse;
 use sandpiper_core::names::RolloutName;
-use sandpiper_core::rollout::{RolloutPlan, RolloutSpec};
+use sandpiper_core::rollout::RolloutSpec;
 use sandpiper_proto::convert::{ListQuery, ResourceKind, SteerVerb};
 use serde_json::Value;
 use std::time::Duration;
@@ -23,7 +24,7 @@ pub(super) async fn rollout(
                 .await?
                 .plan_rollout(&spec(&args))
                 .await?;
-            session.show(&plan_report(document)?, args.output)
+            session.show(&report::plan(document)?, args.output)
         }
         RolloutCommand::Start(args) => {
             let name = connect(session.context)
@@ -48,7 +49,7 @@ pub(super) async fn rollout(
         }
         RolloutCommand::History { name, output } => {
             let item = one(&mut connect(session.context).await?, &name).await?;
-            session.show(&history_report(&item), output)
+            session.show(&report::history(&item), output)
         }
     }
 }
@@ -77,7 +78,9 @@ async fn steer(
     verb: SteerVerb,
     done: &str,
 ) -> Result<(), CliError> {
-    connect(session.context).await?.steer(name, verb).await?;
+    let mut client = connect(session.context).await?;
+    let name = name_of(&one(&mut client, name).await?)?;
+    client.steer(&name, verb).await?;
     session.line(format!("rollout/{name} {done}"))
 }
 
@@ -89,11 +92,25 @@ fn query(name: &RolloutName) -> ListQuery {
     }
 }
 
+/// The rollout of this name, or the newest rollout of the deployment of this name.
 async fn one(client: &mut OperatorClient, name: &RolloutName) -> Result<Item, CliError> {
-    let mut items = client.list(query(name)).await?;
-    items
-        .pop()
-        .ok_or_else(|| CliError::NotFound(format!("rollout/{name}")))
+    let all = ListQuery {
+        kind: ResourceKind::Rollouts,
+        name: None,
+        selector: None,
+    };
+    let mut items = client.list(all).await?;
+    if let Some(index) = items.iter().position(|i| i.name == name.as_str()) {
+        return Ok(items.swap_remove(index));
+    }
+    items.retain(|i| text(&i.document, "/deployment").as_deref() == Some(name.as_str()));
+    let created = |item: &Item| item.document.pointer("/created_at").and_then(Value::as_u64);
+    let newest = items.into_iter().max_by_key(created);
+    newest.ok_or_else(|| CliError::NotFound(format!("rollout/{name}")))
+}
+
+fn name_of(item: &Item) -> Result<RolloutName, CliError> {
+    RolloutName::new(item.name.clone()).map_err(|e| CliError::Answer(e.to_string()))
 }
 
 fn state_of(item: &Item) -> Result<String, CliError> {
@@ -123,14 +140,6 @@ fn verdict(item: &Item) -> Result<Option<Result<(), CliError>>, CliError> {
     })
 }
 
-fn shown(item: Item) -> Output {
-    Output::Resources {
-        kind: ResourceKind::Rollouts,
-        items: vec![item],
-        single: true,
-    }
-}
-
 async fn status(
     session: &mut Session<'_>,
     name: &RolloutName,
@@ -142,9 +151,10 @@ async fn status(
     let first = one(&mut client, name).await?;
     if !watch {
         let verdict = verdict(&first)?;
-        session.show(&shown(first), format)?;
+        session.show(&report::status(first), format)?;
         return verdict.unwrap_or(Ok(()));
     }
+    let name = &name_of(&first)?;
     let mut last = first.clone();
     let following = follow(session, &mut client, name, format, &mut last);
     match timeout {
@@ -177,7 +187,7 @@ async fn follow(
                     continue;
                 }
                 let verdict = verdict(&item)?;
-                session.show(&shown(item.clone()), format)?;
+                session.show(&report::status(item.clone()), format)?;
                 printed = Some(item);
                 if let Some(verdict) = verdict {
                     return verdict;
@@ -190,67 +200,4 @@ async fn follow(
     Err(CliError::Answer(
         "the controller ended the watch".to_owned(),
     ))
-}
-
-/// The plan is the document itself, or its field `plan`.
-fn plan_report(document: Value) -> Result<Output, CliError> {
-    let plan = document.pointer("/plan").unwrap_or(&document);
-    let plan: RolloutPlan =
-        serde_json::from_value(plan.clone()).map_err(|e| CliError::Answer(e.to_string()))?;
-    let mut table = Grid::new(&["WAVE", "DEVICE", "LADDER", "DOWNLOAD"]);
-    for (index, wave) in plan.waves.iter().enumerate() {
-        for device in wave {
-            let rungs = device
-                .ladder
-                .rungs
-                .iter()
-                .map(|(state, variant)| format!("{state}={variant}"));
-            let download = format!("{:.1} KiB", device.download_bytes as f64 / 1024.0);
-            let rungs = rungs.collect::<Vec<_>>().join(" ");
-            table.rows.push(vec![
-                (index + 1).to_string(),
-                device.device.to_string(),
-                rungs,
-                download,
-            ]);
-        }
-    }
-    let mut notes = Vec::new();
-    for unfit in &plan.unfit {
-        notes.push(format!("{} stays out: no variant fits", unfit.device));
-        for candidate in &unfit.selection.candidates {
-            let why: Vec<_> = candidate.misfits.iter().map(ToString::to_string).collect();
-            notes.push(format!("  {}: {}", candidate.variant, why.join("; ")));
-        }
-    }
-    Ok(Output::Report {
-        name: format!("rollout/{}", plan.name),
-        document,
-        table,
-        notes,
-    })
-}
-
-fn history_report(item: &Item) -> Output {
-    let history = item
-        .document
-        .pointer("/history")
-        .cloned()
-        .unwrap_or(Value::Array(Vec::new()));
-    let mut table = Grid::new(&["AT", "SUBJECT", "ACTOR", "REASON", "MESSAGE"]);
-    for event in history.as_array().into_iter().flatten() {
-        let at = event
-            .pointer("/at")
-            .and_then(Value::as_u64)
-            .map_or_else(|| "-".to_owned(), instant);
-        let rest = ["/subject", "/actor", "/reason", "/message"]
-            .map(|path| crate::cli::columns::text(event, path).unwrap_or_else(|| "-".to_owned()));
-        table.rows.push(std::iter::once(at).chain(rest).collect());
-    }
-    Output::Report {
-        name: format!("rollout/{}", item.name),
-        document: history,
-        table,
-        notes: Vec::new(),
-    }
 }
