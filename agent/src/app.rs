@@ -3,25 +3,30 @@
 use crate::attach::Attachment;
 use crate::config::Config;
 use crate::depot::Depot;
-use crate::driver::{Driver, Handle, Input};
+use crate::driver::{Driver, Guests, Handle, Input, expected};
 use crate::energy::Accountant;
+use crate::fetcher::{Fetcher, Patience};
 use crate::identity::Identity;
 use crate::launch::ProcessLauncher;
+use crate::probe;
 use crate::serve::{router, routes::Routes};
 use crate::telemetry::Ring;
-use crate::{probe, serve};
 use anyhow::Context;
 use sandpiper_core::ladder::Climber;
 use sandpiper_core::names::DeviceName;
+use sandpiper_core::profile::DeviceProfile;
 use sandpiper_core::reconcile::{DeviceState, Reconciler};
 use sandpiper_core::telemetry::Observation;
 use sandpiper_transport::token::JoinToken;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// Events that may wait for the driver; senders wait when it is full.
 const INBOX: usize = 256;
+/// How long the network waits for models that are started from the disk.
+const LOCAL_FIRST: Duration = Duration::from_secs(1);
 
 /// Joins a fleet.
 ///
@@ -70,55 +75,72 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         generation: machine.state().generation,
         conditions: probe::conditions(&config),
         models: machine.statuses(),
+        refused: None,
     };
-    let (inputs, inbox) = mpsc::channel(INBOX);
+    let (inputs, inbox) = mpsc::channel::<Input>(INBOX);
     let (observe, observed) = watch::channel(observation);
+    let (profile, profiled) = watch::channel(profile);
     let (give_channel, channel) = watch::channel(None);
-    let (deaths, mut dead) = mpsc::channel::<(Arc<serve::routes::Served>, String)>(16);
-    let routes = Arc::new(Routes::new(deaths));
+    let (answers, fetched) = mpsc::channel(INBOX);
+    let routes = Arc::new(Routes::default());
+    // Before the first request: what is assigned is told apart from what is unknown.
+    routes.expect(expected(&machine));
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
     let app = router(routes.clone(), config.max_body_bytes);
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
-    let forward = inputs.clone();
-    tokio::spawn(async move {
-        while let Some((served, why)) = dead.recv().await {
-            if forward.send(Input::Died(served, why)).await.is_err() {
-                return;
-            }
-        }
-    });
     let attachment = Attachment {
         identity,
         state_dir: config.state_dir.clone(),
-        profile,
         driver: Handle {
             inputs: inputs.clone(),
             observation: observed,
+            profile: profiled,
         },
         ring: ring.clone(),
         channel: give_channel,
+        patience: Patience {
+            first: Duration::from_secs(1),
+            ..Patience::default()
+        },
     };
-    tokio::spawn(attachment.run());
-    let exe = std::env::current_exe().context("cannot find the agent's own program")?;
+    let starts = machine.state().models.values().any(|s| s.active.is_some());
+    tokio::spawn(attach(attachment, starts));
+    // This very program, also after an upgrade has put another one in its place: runner and
+    // agent always speak the same protocol.
+    let exe = "/proc/self/exe".into();
+    let fetcher = Fetcher::new(depot.clone(), channel, answers, Patience::default());
     let driver = Driver {
         config,
         machine,
         depot,
+        fetcher,
         launcher: Arc::new(ProcessLauncher { exe }),
         routes,
         ring,
         accountant,
         inputs,
         observation: observe,
-        channel,
+        profile,
         climber: Climber::default(),
-        loaded: BTreeMap::new(),
+        guests: Guests::default(),
     };
-    driver.run(inbox, stop_signal()).await;
+    driver.run(inbox, fetched, stop_signal()).await;
     server.abort();
     Ok(())
+}
+
+/// Connects. Local programs come first: models that are to serve again get a moment to start,
+/// so that the first hello tells how their runners are locked down.
+async fn attach(mut attachment: Attachment, starts: bool) {
+    if starts {
+        let known = |p: &DeviceProfile| !p.lockdown.is_empty();
+        let profile = &mut attachment.driver.profile;
+        // Whatever comes of it is told on the stream, if need be in a second hello.
+        let _ = tokio::time::timeout(LOCAL_FIRST, profile.wait_for(known)).await;
+    }
+    attachment.run().await;
 }
 
 async fn stop_signal() {

@@ -1,11 +1,13 @@
 //! The one long-lived stream to the controller: report, receive, come back with full jitter.
 
+use crate::clock;
 use crate::driver::{Handle, Input};
+use crate::fetcher::Patience;
 use crate::identity::Identity;
+use crate::renewal::Renewal;
 use crate::telemetry::Ring;
 use sandpiper_core::assignment::{Assignment, AssignmentBundle};
 use sandpiper_core::manifest::VersionManifest;
-use sandpiper_core::profile::DeviceProfile;
 use sandpiper_core::reconcile::DeviceEvent;
 use sandpiper_core::signed::Purpose;
 use sandpiper_proto::convert::{FromController, FromDevice, Hello};
@@ -19,12 +21,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use tonic::transport::Channel;
 
 /// Time between two looks for telemetry to send.
 const TELEMETRY_EVERY: Duration = Duration::from_secs(1);
 /// Messages that may wait for the network; a slow one slows the reports, not the device.
 const OUTGOING: usize = 8;
+/// A renewal that takes longer has failed.
+const RENEW_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the connection needs.
 pub struct Attachment {
@@ -32,89 +37,140 @@ pub struct Attachment {
     pub identity: Identity,
     /// Where it is written.
     pub state_dir: PathBuf,
-    /// What the device is.
-    pub profile: DeviceProfile,
     /// The driver.
     pub driver: Handle,
     /// Telemetry to send.
     pub ring: Arc<Mutex<Ring>>,
     /// The live channel, for fetches.
     pub channel: watch::Sender<Option<Channel>>,
+    /// Waits between two connections.
+    pub patience: Patience,
+}
+
+/// An open stream.
+struct Stream {
+    out: mpsc::Sender<v1::DeviceMessage>,
+    incoming: Streaming<v1::ControllerMessage>,
+    channel: Channel,
+}
+
+/// How the use of a stream ended.
+enum Ended {
+    /// By the controller, which wants the device back.
+    Closed,
+    /// By the controller, which does not want this device.
+    Unwelcome,
+    /// By the device, which has a new certificate or more to say of itself in its hello. The
+    /// stream stays open until the next one is there.
+    Again(Box<Stream>),
 }
 
 impl Attachment {
-    /// Connects and comes back for ever; ends only when the driver is gone or the controller
-    /// says that this identity is not welcome any more.
+    /// Connects and comes back for ever; ends only when the driver is gone.
     pub async fn run(mut self) {
-        let mut backoff = FullJitter::default();
+        let patience = || FullJitter::new(self.patience.first, self.patience.longest);
+        let mut backoff = patience();
         let boot_id = rand::random();
+        let mut renewal = match self.identity.validity() {
+            Ok(validity) => Renewal::loaded(validity, Instant::now()),
+            Err(error) => {
+                tracing::error!("no connection is possible: {error}");
+                return;
+            }
+        };
+        let mut old = None;
         while !self.driver.inputs.is_closed() {
             let begin = Instant::now();
-            match self.session(boot_id).await {
-                Ok(true) => tracing::info!("the controller ended the stream"),
-                Ok(false) => {
+            let ended = self.session(boot_id, &mut renewal, old.take()).await;
+            let mut wait = Duration::ZERO;
+            match ended {
+                Ok(Ended::Again(stream)) => {
+                    old = Some(stream);
+                    continue;
+                }
+                Ok(Ended::Closed) => tracing::info!("the controller ended the stream"),
+                Ok(Ended::Unwelcome) => {
                     tracing::error!(
                         "the controller does not want this device; models go on being served"
                     );
-                    return;
+                    // An operator may change his mind: come back, but as rarely as possible.
+                    wait = self
+                        .patience
+                        .longest
+                        .mul_f64(0.5 + rand::random::<f64>() / 2.0);
                 }
                 Err(error) => tracing::warn!("no connection to the controller: {error:#}"),
             }
             self.channel.send_replace(None);
             backoff.held_for(begin.elapsed());
-            tokio::time::sleep(backoff.after_failure(rand::random())).await;
+            let jittered = backoff.after_failure(rand::random());
+            tokio::time::sleep(wait.max(jittered)).await;
         }
     }
 
-    /// One connection; whether to come back.
-    async fn session(&mut self, boot_id: u64) -> anyhow::Result<bool> {
+    /// Opens a stream and says hello on it.
+    async fn open(&mut self, boot_id: u64) -> anyhow::Result<Stream> {
         let channel = client::connect(&self.identity.tls()?, &self.identity.address).await?;
-        if self.identity.renewal_due()? {
-            match self.identity.renew(&self.state_dir, channel.clone()).await {
-                Ok(()) => tracing::info!("the certificate was renewed"),
-                Err(error) => tracing::warn!("the certificate was not renewed: {error}"),
-            }
-        }
         let mut service =
             DeviceServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let (out, outgoing) = mpsc::channel(OUTGOING);
-        let mut observed = self.driver.observation.clone();
-        let observation = observed.borrow_and_update().clone();
         let hello = Hello {
             boot_id,
-            profile: self.profile.clone(),
-            observation,
+            profile: self.driver.profile.borrow_and_update().clone(),
+            observation: self.driver.observation.borrow_and_update().clone(),
         };
-        out.send(v1::DeviceMessage::try_from(FromDevice::Hello(Box::new(
-            hello,
-        )))?)
-        .await?;
-        let mut incoming = service
-            .attach(ReceiverStream::new(outgoing))
-            .await?
-            .into_inner();
+        let message = v1::DeviceMessage::try_from(FromDevice::Hello(Box::new(hello)))?;
+        out.send(message).await?;
+        let answer = service.attach(ReceiverStream::new(outgoing)).await?;
         tracing::info!(address = %self.identity.address, "attached");
-        self.channel.send_replace(Some(channel));
+        Ok(Stream {
+            out,
+            incoming: answer.into_inner(),
+            channel,
+        })
+    }
+
+    /// One stream, from its hello to its end.
+    async fn session(
+        &mut self,
+        boot_id: u64,
+        renewal: &mut Renewal,
+        old: Option<Box<Stream>>,
+    ) -> anyhow::Result<Ended> {
+        let mut stream = self.open(boot_id).await?;
+        self.channel.send_replace(Some(stream.channel.clone()));
+        drop(old);
         let mut ticks = tokio::time::interval(TELEMETRY_EVERY);
         let mut sent = 0;
         loop {
+            let look = renewal.look_after(clock::now(), Instant::now());
             tokio::select! {
-                changed = observed.changed() => {
+                changed = self.driver.observation.changed() => {
                     changed?;
-                    let now = observed.borrow_and_update().clone();
+                    let now = self.driver.observation.borrow_and_update().clone();
                     let message = FromDevice::Observation(Box::new(now));
-                    out.send(v1::DeviceMessage::try_from(message)?).await?;
+                    stream.out.send(v1::DeviceMessage::try_from(message)?).await?;
+                }
+                changed = self.driver.profile.changed() => {
+                    changed?;
+                    return Ok(Ended::Again(Box::new(stream)));
                 }
                 _ = ticks.tick() => {
                     let windows = self.ring().pending(sent, MAX_WINDOWS_PER_BATCH);
                     if let Some(last) = windows.last() {
                         sent = last.sequence;
                         let message = FromDevice::Telemetry(windows);
-                        out.send(v1::DeviceMessage::try_from(message)?).await?;
+                        stream.out.send(v1::DeviceMessage::try_from(message)?).await?;
                     }
                 }
-                message = incoming.message() => {
-                    let Some(message) = message? else { return Ok(true) };
+                () = tokio::time::sleep(look) => {
+                    let due = renewal.is_due(clock::now(), Instant::now());
+                    if due && self.renew(renewal, &stream.channel).await {
+                        return Ok(Ended::Again(Box::new(stream)));
+                    }
+                }
+                message = stream.incoming.message() => {
+                    let Some(message) = message? else { return Ok(Ended::Closed) };
                     match FromController::try_from(message)? {
                         FromController::Assignment(bundle) => self.assigned(&bundle).await?,
                         FromController::TelemetryAck { boot, sequence } => {
@@ -122,10 +178,32 @@ impl Attachment {
                         }
                         FromController::Disconnect { reason, retry } => {
                             tracing::warn!(%reason, "the controller ends the stream");
-                            return Ok(retry);
+                            return Ok(if retry { Ended::Closed } else { Ended::Unwelcome });
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// Whether there is a new certificate.
+    async fn renew(&mut self, renewal: &mut Renewal, channel: &Channel) -> bool {
+        let work = self.identity.renew(&self.state_dir, channel.clone());
+        let done = match tokio::time::timeout(RENEW_TIMEOUT, work).await {
+            Ok(Ok(())) => self.identity.validity().map_err(|e| e.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the controller does not answer".to_owned()),
+        };
+        match done {
+            Ok(validity) => {
+                tracing::info!("the certificate was renewed");
+                *renewal = Renewal::issued(validity, Instant::now());
+                true
+            }
+            Err(error) => {
+                tracing::warn!("the certificate was not renewed: {error}");
+                renewal.failed(Instant::now());
+                false
             }
         }
     }
@@ -141,7 +219,10 @@ impl Attachment {
                 let event = DeviceEvent::Assigned(assignment, versions);
                 self.driver.inputs.send(Input::Event(event)).await?;
             }
-            Err(error) => tracing::error!("an assignment is refused: {error:#}"),
+            Err(error) => {
+                let refused = Input::Refused(format!("{error:#}"));
+                self.driver.inputs.send(refused).await?;
+            }
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A loaded model as the rest of the agent sees it, whoever runs it.
 
 use sandpiper_core::abi::ModuleAbi;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -51,6 +52,9 @@ pub enum GuestError {
     /// The module answered with an error code; the guest lives.
     #[error("the model answered with error code {0}")]
     Code(i32),
+    /// It had ended before the request was handed to it; nothing was tried.
+    #[error("the model is being restarted ({0}): try again later")]
+    Gone(String),
     /// It trapped, died, or overran its deadline; it is gone.
     #[error("the model died: {0}")]
     Died(String),
@@ -58,6 +62,13 @@ pub enum GuestError {
 
 /// A loaded model. Dropping the last handle ends it.
 pub trait Guest: Send + Sync {
+    /// Resolves once the guest has ended: with the reason if it died, with `None` if it was
+    /// stopped. Does not keep the guest alive.
+    fn end(&self) -> Boxed<'static, Option<String>>;
+
+    /// How far it is locked down: measure -> `applied` or why not.
+    fn lockdown(&self) -> BTreeMap<String, String>;
+
     /// Runs one batch; `inputs` in the order of the ABI, each exactly as long as the batch needs.
     fn infer(&self, batch: u32, inputs: Vec<Vec<u8>>) -> Boxed<'_, Result<Answer, GuestError>>;
 }

@@ -1,6 +1,5 @@
 //! Who this device is: its key (made here, never leaves), certificate, fleet and trusted keys.
 
-use crate::clock;
 use sandpiper_core::names::{DeviceName, FleetName};
 use sandpiper_core::policy::Labels;
 use sandpiper_core::time::Millis;
@@ -184,16 +183,14 @@ impl Identity {
         })
     }
 
-    /// Whether the certificate has passed half of its life.
+    /// When the certificate is good.
     ///
     /// # Errors
     /// [`IdentityError::Pki`].
-    pub fn renewal_due(&self) -> Result<bool, IdentityError> {
+    pub fn validity(&self) -> Result<Validity, IdentityError> {
         let chain = pki::chain_from_pem(&self.chain_pem)?;
-        let Some(own) = chain.first() else {
-            return Ok(true);
-        };
-        Ok(clock::now() >= Validity::of_certificate(own)?.renew_at())
+        let own = chain.first().ok_or(PkiError::Certificate)?;
+        Ok(Validity::of_certificate(own)?)
     }
 
     /// Fetches a new certificate for the same key and writes it.

@@ -5,6 +5,7 @@ use crate::runner::{End, Runner, RunnerError, RunnerSpec};
 use sandpiper_core::abi::ModuleAbi;
 use sandpiper_core::tensor::DType;
 use sandpiper_sandbox::Limits;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,10 @@ impl From<RunnerError> for GuestError {
     fn from(error: RunnerError) -> Self {
         match error {
             RunnerError::Request(e) => Self::BadRequest(e.to_string()),
-            RunnerError::Busy { .. } | RunnerError::Ended(End::Stopped) => Self::Busy,
+            RunnerError::Busy { .. }
+            | RunnerError::Gone(End::Stopped)
+            | RunnerError::Ended(End::Stopped) => Self::Busy,
+            RunnerError::Gone(end) => Self::Gone(end.to_string()),
             RunnerError::Code(code) => Self::Code(code),
             RunnerError::Ended(end) => Self::Died(end.to_string()),
             other @ (RunnerError::Spawn { .. }
@@ -38,6 +42,20 @@ impl From<RunnerError> for GuestError {
 }
 
 impl Guest for Process {
+    fn end(&self) -> Boxed<'static, Option<String>> {
+        let ended = self.0.ended();
+        Box::pin(async move {
+            match ended.await {
+                End::Stopped => None,
+                died => Some(died.to_string()),
+            }
+        })
+    }
+
+    fn lockdown(&self) -> BTreeMap<String, String> {
+        self.0.lockdown().clone()
+    }
+
     fn infer(&self, batch: u32, inputs: Vec<Vec<u8>>) -> Boxed<'_, Result<Answer, GuestError>> {
         Box::pin(async move {
             let done = self.0.infer(batch, inputs).await?;

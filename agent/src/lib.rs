@@ -5,7 +5,8 @@
 //! | [`config`] | the configuration, checked as a whole |
 //! | [`driver`] | performs what the core's reconciler decides |
 //! | [`depot`] | the only module that stores artefacts and state |
-//! | [`attach`], [`fetch`], [`identity`] | the way to the controller |
+//! | [`attach`], [`identity`], [`renewal`] | the way to the controller |
+//! | [`fetch`], [`fetcher`] | artefacts, one download each |
 //! | [`guest`], [`launch`], [`runner`] | loaded models, each in a process of its own |
 //! | [`serve`] | the Open Inference Protocol for local programs |
 //! | [`probe`], [`energy`] | what the device is, how it is, what it uses |
@@ -20,10 +21,12 @@ pub mod depot;
 pub mod driver;
 pub mod energy;
 pub mod fetch;
+pub mod fetcher;
 pub mod guest;
 pub mod identity;
 pub mod launch;
 pub mod probe;
+pub mod renewal;
 pub mod runner;
 pub mod serve;
 pub mod status;

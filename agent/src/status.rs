@@ -34,7 +34,14 @@ pub async fn status(config: &Config, json: bool) -> anyhow::Result<String> {
         return Ok(body.to_owned());
     }
     let seen: Observation = serde_json::from_str(body).context("the agent has no status yet")?;
+    Ok(render(&seen)?)
+}
+
+fn render(seen: &Observation) -> Result<String, std::fmt::Error> {
     let mut text = format!("generation {}\n", seen.generation.0);
+    if let Some(why) = &seen.refused {
+        writeln!(text, "the newest assignment is refused: {why}")?;
+    }
     for model in &seen.models {
         let serving = model.serving.as_ref().map_or_else(
             || "nothing".to_owned(),
@@ -54,4 +61,32 @@ pub async fn status(config: &Config, json: bool) -> anyhow::Result<String> {
         }
     }
     Ok(text)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use sandpiper_core::assignment::Generation;
+    use sandpiper_core::profile::{Conditions, Power};
+
+    #[test]
+    fn a_refusal_is_shown() {
+        let mut seen = Observation {
+            generation: Generation(4),
+            conditions: Conditions {
+                ram_available_bytes: 0,
+                disk_free_bytes: 0,
+                power: Power::Mains,
+                temperature_mc: None,
+                throttled: false,
+            },
+            models: Vec::new(),
+            refused: None,
+        };
+        assert_eq!(render(&seen).unwrap(), "generation 4\n");
+        seen.refused = Some("it was altered".into());
+        let text = render(&seen).unwrap();
+        assert!(text.contains("refused: it was altered"), "{text}");
+    }
 }

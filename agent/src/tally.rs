@@ -75,6 +75,11 @@ impl Tally {
         self.traps += 1;
     }
 
+    /// The runner died while nothing was asked of it.
+    pub fn lost(&mut self) {
+        self.traps += 1;
+    }
+
     /// A request was refused because of its input.
     pub fn rejected(&mut self) {
         self.rejected += 1;

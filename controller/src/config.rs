@@ -2,7 +2,7 @@
 
 use sandpiper_core::names::{FleetName, NameError};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Port of the device listener unless configured otherwise.
@@ -51,6 +51,20 @@ pub struct HostPort {
 }
 
 impl HostPort {
+    /// Whether only this host itself reaches it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let address = self.host.parse::<IpAddr>();
+        self.host == "localhost" || address.is_ok_and(|a| a.is_loopback())
+    }
+
+    /// Whether it is an address that one can listen on but not connect to.
+    fn is_nowhere(&self) -> bool {
+        self.host
+            .parse::<IpAddr>()
+            .is_ok_and(|a| a.is_unspecified())
+    }
+
     /// With the port that a listener was given where this one is 0.
     #[must_use]
     pub fn bound(&self, port: u16) -> Self {
@@ -136,6 +150,17 @@ impl RawConfig {
             "operator_listen",
             socket(&self.operator_listen),
         );
+        for (field, address) in [
+            ("device_address", &device_address),
+            ("operator_address", &operator_address),
+        ] {
+            let address: Option<&HostPort> = address.as_ref();
+            if let Some(address) = address.filter(|a| a.is_nowhere()) {
+                mistakes.push(format!(
+                    "{field}: `{address}` is no place to connect to: give the name or address by which this host is reached"
+                ));
+            }
+        }
         if let (Some(a), Some(b)) = (device_listen, operator_listen)
             && a == b
             && a.port() != 0
@@ -216,17 +241,23 @@ mod tests {
     }
 
     #[test]
-    fn three_mistakes_are_reported_together() {
+    fn mistakes_are_reported_together() {
         let mut raw = raw();
         raw.fleet = "My Fleet".into();
         raw.device_address = "nowhere".into();
         raw.operator_listen = "localhost".into();
+        raw.operator_address = "0.0.0.0:7444".into();
         let error = raw.validate().unwrap_err();
         assert!(
-            matches!(&error, ConfigError::Mistakes(m) if m.len() == 3),
+            matches!(&error, ConfigError::Mistakes(m) if m.len() == 4),
             "{error}"
         );
-        for field in ["fleet:", "device_address:", "operator_listen:"] {
+        for field in [
+            "fleet:",
+            "device_address:",
+            "operator_listen:",
+            "operator_address:",
+        ] {
             assert!(error.to_string().contains(field), "{error}");
         }
     }

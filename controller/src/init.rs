@@ -7,7 +7,7 @@ use sandpiper_core::time::Millis;
 use sandpiper_transport::fsio::{FsError, write_atomic};
 use sandpiper_transport::pki::{Ca, PkiError};
 use sandpiper_transport::signing::{KeyError, SigningKey};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Options of `sandpiper init`.
@@ -19,7 +19,7 @@ pub struct InitArgs {
     /// Name of the fleet
     #[arg(long, default_value = "fleet")]
     pub fleet: String,
-    /// What devices connect to, HOST:PORT [default: this host, port 7443]
+    /// What devices connect to, HOST:PORT [default: the address of --listen, or else this host's name, and port 7443]
     #[arg(long)]
     pub device_address: Option<String>,
     /// What operators connect to, HOST:PORT [default: 127.0.0.1:7444]
@@ -44,6 +44,11 @@ pub enum InitError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// Nobody said what devices connect to, and the host has no name that could be told.
+    #[error(
+        "this host has no name that devices could connect to: say how they reach it with --device-address HOST:PORT"
+    )]
+    Unnamed,
     /// The options contradict the rules of a configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -68,50 +73,64 @@ pub enum InitError {
 }
 
 impl InitArgs {
-    fn raw(&self) -> RawConfig {
-        let host = self
-            .listen
-            .filter(|ip| !ip.is_unspecified())
-            .map(|ip| ip.to_string());
-        let host = host.unwrap_or_else(|| "127.0.0.1".to_owned());
-        let device_address = self.device_address.clone().unwrap_or_else(|| {
-            HostPort {
-                host,
+    /// What the options mean on a host of this name.
+    fn raw(&self, hostname: Option<&str>) -> Result<RawConfig, InitError> {
+        let device_address = match &self.device_address {
+            Some(given) => given.clone(),
+            None => HostPort {
+                host: self.reached_by(hostname)?,
                 port: DEVICE_PORT,
             }
-            .to_string()
-        });
+            .to_string(),
+        };
         let operator_address = self
             .operator_address
             .clone()
             .unwrap_or_else(|| format!("127.0.0.1:{OPERATOR_PORT}"));
-        let port = |text: &str, default| text.parse().map_or(default, |a: HostPort| a.port);
-        let listen = self.listen.unwrap_or_else(|| {
-            // A loopback address is never meant for the outside.
-            let local = device_address.starts_with("127.");
-            let text = if local && self.device_address.is_some() {
-                "127.0.0.1"
-            } else {
-                "0.0.0.0"
-            };
-            text.parse().expect("both are addresses")
-        });
-        let device = std::net::SocketAddr::new(listen, port(&device_address, DEVICE_PORT));
-        let operator_ip = operator_address
-            .parse::<HostPort>()
-            .ok()
-            .and_then(|a| a.host.parse::<IpAddr>().ok())
-            .unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
-        let operator =
-            std::net::SocketAddr::new(operator_ip, port(&operator_address, OPERATOR_PORT));
-        RawConfig {
+        let device_listen = listen_on(&device_address, self.listen, DEVICE_PORT);
+        let operator_host: Option<HostPort> = operator_address.parse().ok();
+        let operator_ip = operator_host.and_then(|a| a.host.parse().ok());
+        let operator_listen = listen_on(&operator_address, operator_ip, OPERATOR_PORT);
+        Ok(RawConfig {
             fleet: self.fleet.clone(),
             device_address,
             operator_address,
-            device_listen: device.to_string(),
-            operator_listen: operator.to_string(),
-        }
+            device_listen: device_listen.to_string(),
+            operator_listen: operator_listen.to_string(),
+        })
     }
+
+    /// The host that devices connect to when no address was given: the one address that is
+    /// listened on, or else this host's name. An address of the loopback would only ever reach
+    /// the device's own.
+    fn reached_by(&self, hostname: Option<&str>) -> Result<String, InitError> {
+        if let Some(ip) = self.listen.filter(|ip| !ip.is_unspecified()) {
+            return Ok(ip.to_string());
+        }
+        let usable = |name: &&str| {
+            let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+            !name.is_empty() && name.chars().all(part) && !name.starts_with("localhost")
+        };
+        let name = hostname.filter(usable).ok_or(InitError::Unnamed)?;
+        Ok(name.to_owned())
+    }
+}
+
+/// Where to listen for an address that peers connect to. What only this host reaches is never
+/// meant for the outside.
+fn listen_on(address: &str, ip: Option<IpAddr>, default_port: u16) -> SocketAddr {
+    let parsed: Option<HostPort> = address.parse().ok();
+    let ip = ip.unwrap_or_else(|| match parsed.as_ref().filter(|a| a.is_local()) {
+        Some(local) => local.host.parse().unwrap_or(Ipv4Addr::LOCALHOST.into()),
+        None => Ipv4Addr::UNSPECIFIED.into(),
+    });
+    SocketAddr::new(ip, parsed.map_or(default_port, |a| a.port))
+}
+
+/// The name of this host, if it has one.
+fn hostname() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned())
 }
 
 /// Makes a fleet in a directory. `config.toml` is written last: where it is, all is.
@@ -124,7 +143,7 @@ pub fn init(args: &InitArgs, now: Millis) -> Result<PathBuf, InitError> {
     if dir.join("config.toml").exists() {
         return Err(InitError::Exists(dir.clone()));
     }
-    let raw = args.raw();
+    let raw = args.raw(hostname().as_deref())?;
     let config = raw.validate()?;
     let blobs = dir.join("blobs");
     std::fs::create_dir_all(&blobs).map_err(|source| InitError::Directory {
@@ -163,6 +182,10 @@ pub fn init(args: &InitArgs, now: Millis) -> Result<PathBuf, InitError> {
         toml::to_string(&raw)?.as_bytes(),
         0o644,
     )?;
+    tracing::info!(
+        address = raw.device_address,
+        "devices will be told to connect to this address; config.toml holds it"
+    );
     Ok(path)
 }
 
@@ -186,4 +209,67 @@ pub fn issue_server(
     write_atomic(&dir.join("server.key"), issued.key_pem.as_bytes(), 0o600)?;
     write_atomic(&dir.join("server.pem"), issued.chain_pem.as_bytes(), 0o644)?;
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn args(device_address: Option<&str>, listen: Option<&str>) -> InitArgs {
+        InitArgs {
+            data: PathBuf::from("unused"),
+            fleet: "garden".to_owned(),
+            device_address: device_address.map(str::to_owned),
+            operator_address: None,
+            listen: listen.map(|ip| ip.parse().unwrap()),
+        }
+    }
+
+    /// What devices are told, and where is listened for them.
+    fn device(address: Option<&str>, listen: Option<&str>) -> (String, String) {
+        let raw = args(address, listen).raw(Some("pi")).unwrap();
+        raw.validate().unwrap();
+        (raw.device_address, raw.device_listen)
+    }
+
+    #[test]
+    fn devices_are_told_an_address_that_they_can_reach() {
+        let told = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(device(None, None), told("pi:7443", "0.0.0.0:7443"));
+        let any = device(None, Some("0.0.0.0"));
+        assert_eq!(any, told("pi:7443", "0.0.0.0:7443"));
+        let one = device(None, Some("10.0.0.2"));
+        assert_eq!(one, told("10.0.0.2:7443", "10.0.0.2:7443"));
+        let six = device(None, Some("::1"));
+        assert_eq!(six, told("[::1]:7443", "[::1]:7443"));
+        let given = device(Some("pi.example:99"), None);
+        assert_eq!(given, told("pi.example:99", "0.0.0.0:99"));
+        let local = device(Some("127.0.0.1:0"), None);
+        assert_eq!(local, told("127.0.0.1:0", "127.0.0.1:0"));
+        let local = device(Some("localhost:1"), None);
+        assert_eq!(local, told("localhost:1", "127.0.0.1:1"));
+    }
+
+    #[test]
+    fn without_a_name_to_tell_a_fleet_is_not_made() {
+        for name in [None, Some(""), Some("(none)"), Some("localhost")] {
+            let error = args(None, Some("0.0.0.0")).raw(name).unwrap_err();
+            assert!(error.to_string().contains("--device-address"), "{error}");
+        }
+        let nowhere = args(Some("0.0.0.0:7443"), None).raw(Some("pi")).unwrap();
+        let error = nowhere.validate().unwrap_err();
+        assert!(error.to_string().contains("no place to connect"), "{error}");
+    }
+
+    #[test]
+    fn operators_are_listened_for_where_they_are_told_to_connect() {
+        let mut args = args(None, None);
+        let listen = |args: &InitArgs| args.raw(Some("pi")).unwrap().operator_listen;
+        assert_eq!(listen(&args), "127.0.0.1:7444");
+        args.operator_address = Some("pi.example:5".to_owned());
+        assert_eq!(listen(&args), "0.0.0.0:5");
+        args.operator_address = Some("10.0.0.2:5".to_owned());
+        assert_eq!(listen(&args), "10.0.0.2:5");
+    }
 }

@@ -1,5 +1,8 @@
 //! `sandpiper serve`: binds, serves, and stops gracefully.
 
+mod certificate;
+
+use self::certificate::ServerCertificate;
 use crate::api::{Devices, Enrolments, Operators};
 use crate::catalogue::{BlobError, Blobs};
 use crate::clock;
@@ -13,7 +16,7 @@ use sandpiper_proto::v1::device_service_server::DeviceServiceServer;
 use sandpiper_proto::v1::enrolment_server::EnrolmentServer;
 use sandpiper_proto::v1::operator_service_server::OperatorServiceServer;
 use sandpiper_transport::fsio::{FsError, write_atomic};
-use sandpiper_transport::pki::{Ca, Issued, PkiError};
+use sandpiper_transport::pki::{Ca, PkiError};
 use sandpiper_transport::server::{self, ClientCertificates, Limits, ServerTls, TlsError};
 use sandpiper_transport::signing::{KeyError, SigningKey, VerifyingKeys};
 use serde::{Deserialize, Serialize};
@@ -142,13 +145,10 @@ impl Server {
     pub async fn start(dir: &Path) -> Result<Self, ServeError> {
         let config = Config::load(dir)?;
         let authority = Arc::new(authority(dir)?);
-        // Issued anew at every start: it lives for a year, and hosts may have changed.
         let hosts = [&config.device_address, &config.operator_address];
-        crate::init::issue_server(dir, &authority.ca, &hosts, clock::now())?;
-        let issued = Issued {
-            chain_pem: read(dir, "server.pem")?,
-            key_pem: read(dir, "server.key")?,
-        };
+        let hosts = hosts.into_iter().cloned().collect();
+        let owner = Arc::clone(&authority);
+        let mut certificate = ServerCertificate::issue(dir.to_owned(), owner, hosts, clock::now())?;
         let (db, blob_dir, for_state) = (dir.join("db"), dir.join("blobs"), Arc::clone(&authority));
         let opened = tokio::task::spawn_blocking(move || {
             let store: Arc<dyn Store> = Arc::new(SledStore::open(&db)?);
@@ -167,15 +167,17 @@ impl Server {
         let parts = Parts {
             config,
             authority,
-            issued,
             blobs,
             handle,
             addresses: addresses.clone(),
         };
+        let for_devices = certificate.listener(ClientCertificates::Optional)?;
+        let for_operators = certificate.listener(ClientCertificates::Required)?;
         let listeners = vec![
-            parts.devices(devices, stopped.clone())?,
-            parts.operators(operators, stopped)?,
+            parts.devices(devices, for_devices, stopped.clone()),
+            parts.operators(operators, for_operators, stopped.clone()),
         ];
+        tokio::spawn(certificate.keep(stopped));
         announce(dir, &addresses)?;
         tracing::info!(
             device = addresses.device,
@@ -237,7 +239,6 @@ impl Server {
 struct Parts {
     config: Config,
     authority: Arc<Authority>,
-    issued: Issued,
     blobs: Arc<Blobs>,
     handle: FleetHandle,
     addresses: Addresses,
@@ -246,19 +247,12 @@ struct Parts {
 type Listener = JoinHandle<Result<(), tonic::transport::Error>>;
 
 impl Parts {
-    fn tls(&self, clients: ClientCertificates) -> Result<Arc<ServerTls>, ServeError> {
-        Ok(ServerTls::new(
-            &self.issued,
-            self.authority.ca.certificate_der(),
-            clients,
-        )?)
-    }
-
     fn devices(
         &self,
         listener: TcpListener,
+        tls: Arc<ServerTls>,
         stop: watch::Receiver<bool>,
-    ) -> Result<Listener, ServeError> {
+    ) -> Listener {
         let enrolments = Enrolments {
             fleet: self.handle.clone(),
             name: self.config.fleet.clone(),
@@ -274,21 +268,16 @@ impl Parts {
             .add_service(
                 DeviceServiceServer::new(devices).max_decoding_message_size(MAX_MESSAGE_BYTES),
             );
-        let incoming = server::listen(
-            listener,
-            self.tls(ClientCertificates::Optional)?,
-            Limits::default(),
-        );
-        Ok(tokio::spawn(
-            router.serve_with_incoming_shutdown(incoming, stopped(stop)),
-        ))
+        let incoming = server::listen(listener, tls, Limits::default());
+        tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopped(stop)))
     }
 
     fn operators(
         &self,
         listener: TcpListener,
+        tls: Arc<ServerTls>,
         stop: watch::Receiver<bool>,
-    ) -> Result<Listener, ServeError> {
+    ) -> Listener {
         let operators = Operators {
             fleet: self.handle.clone(),
             blobs: Arc::clone(&self.blobs),
@@ -299,11 +288,8 @@ impl Parts {
         let router = server::builder().add_service(
             OperatorServiceServer::new(operators).max_decoding_message_size(MAX_MESSAGE_BYTES),
         );
-        let tls = self.tls(ClientCertificates::Required)?;
         let incoming = server::listen(listener, tls, Limits::default());
-        Ok(tokio::spawn(
-            router.serve_with_incoming_shutdown(incoming, stopped(stop)),
-        ))
+        tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopped(stop)))
     }
 }
 

@@ -43,6 +43,7 @@ fn observation() -> Observation {
             throttled: false,
         },
         models: Vec::new(),
+        refused: None,
     }
 }
 

@@ -15,10 +15,14 @@ pub fn power(roots: &Roots) -> Power {
         .unwrap_or(Power::Mains)
 }
 
+/// Whether this power supply is a battery that feeds the device.
+pub(crate) fn is_battery(dir: &Path) -> bool {
+    let holds = |file: &str, text: &str| read(&dir.join(file)).as_deref() == Some(text);
+    holds("type", "Battery") && !holds("scope", "Device")
+}
+
 fn battery(dir: &Path) -> Option<Power> {
-    if read(&dir.join("type"))? != "Battery"
-        || read(&dir.join("scope")).as_deref() == Some("Device")
-    {
+    if !is_battery(dir) {
         return None;
     }
     let percent = number::<u64>(&dir.join("capacity"))

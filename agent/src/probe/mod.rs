@@ -11,6 +11,7 @@ use sandpiper_core::target::{Arch, Target};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+pub(crate) use battery::is_battery;
 pub use battery::power;
 
 /// Reads a small text file; `None` when it is not there or not readable.

@@ -67,9 +67,12 @@ pub enum RunnerError {
     /// The module returned an error code. The runner goes on.
     #[error("the module returned error code {0}")]
     Code(i32),
-    /// The request ended the runner, or it had ended before.
+    /// The request ended the runner, or the runner ended while it was loading.
     #[error("the runner of this model ended: {0}")]
     Ended(End),
+    /// The runner had ended before the request was handed to it. Nothing was run.
+    #[error("the runner of this model has ended ({0}), try again later")]
+    Gone(End),
     /// The process could not be started.
     #[error("the runner could not be started: {reason}")]
     Spawn {

@@ -130,7 +130,8 @@ impl Runner {
     /// `inputs` as in [`sandpiper_sandbox::Instance::infer`].
     ///
     /// # Errors
-    /// See [`RunnerError`]. After [`RunnerError::Ended`] every request gets the same.
+    /// See [`RunnerError`]. After one [`RunnerError::Ended`] all that wait or come later get
+    /// [`RunnerError::Gone`].
     pub async fn infer(&self, batch: u32, inputs: Vec<Vec<u8>>) -> Result<Inference, RunnerError> {
         check_inputs(&self.abi, batch, &inputs).map_err(RunnerError::Request)?;
         let (reply, answer) = oneshot::channel();
@@ -144,22 +145,25 @@ impl Runner {
                 return Err(RunnerError::Busy { queued: self.queue });
             }
             Err(mpsc::error::TrySendError::Closed(_)) => {
-                return Err(RunnerError::Ended(self.ended().await));
+                return Err(RunnerError::Gone(self.ended().await));
             }
         }
         match answer.await {
             Ok(answer) => answer,
-            Err(_) => Err(RunnerError::Ended(self.ended().await)),
+            // The worker answers whatever it has begun with; this one still waited.
+            Err(_) => Err(RunnerError::Gone(self.ended().await)),
         }
     }
 
-    /// Waits until the runner has ended, and says how.
-    pub async fn ended(&self) -> End {
+    /// Waits until the runner has ended, and says how. Does not keep the runner alive.
+    pub fn ended(&self) -> impl Future<Output = End> + Send + 'static {
         let mut end = self.end.clone();
-        match end.wait_for(Option::is_some).await {
-            Ok(end) => end.clone().unwrap_or(End::Stopped),
-            // Its task was cancelled with the runtime, and the process killed with it.
-            Err(_) => End::Stopped,
+        async move {
+            match end.wait_for(Option::is_some).await {
+                Ok(end) => end.clone().unwrap_or(End::Stopped),
+                // Its task was cancelled with the runtime, and the process killed with it.
+                Err(_) => End::Stopped,
+            }
         }
     }
 

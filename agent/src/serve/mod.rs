@@ -1,19 +1,23 @@
 //! The Open Inference Protocol over HTTP for local programs.
 
+pub mod activity;
 pub mod routes;
 pub mod tensors;
 
 use crate::guest::GuestError;
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use routes::{Routes, Served};
+use routes::{Absent, Routes, Served};
 use sandpiper_core::tensor::{Dim, TensorSpec};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 const HEADER_LENGTH: &str = "inference-header-content-length";
 
@@ -26,19 +30,14 @@ pub fn router(routes: Arc<Routes>, max_body_bytes: usize) -> Router {
         .route("/v2/models/{model}", get(metadata))
         .route("/v2/models/{model}/ready", get(model_ready))
         .route("/v2/models/{model}/infer", post(infer))
-        .route(
-            "/v2/models/{model}/versions/{version}",
-            get(metadata_versioned),
-        )
+        .route("/v2/models/{model}/versions/{version}", get(metadata))
         .route(
             "/v2/models/{model}/versions/{version}/ready",
-            get(ready_versioned),
+            get(model_ready),
         )
-        .route(
-            "/v2/models/{model}/versions/{version}/infer",
-            post(infer_versioned),
-        )
+        .route("/v2/models/{model}/versions/{version}/infer", post(infer))
         .route("/sandpiper/status", get(status))
+        .fallback(nowhere)
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .with_state(routes)
 }
@@ -75,18 +74,20 @@ async fn status(State(routes): App) -> Response {
     reply(StatusCode::OK, &routes.status())
 }
 
-/// The model, if it serves and, when a version is named, serves that.
-fn find(routes: &Routes, model: &str, version: Option<&str>) -> Result<Arc<Served>, Box<Response>> {
-    let missing = |why: String| Err(Box::new(refuse(StatusCode::NOT_FOUND, why)));
-    let Some(served) = routes.get(model) else {
-        return missing(format!("no model `{model}` serves on this device"));
-    };
-    match version {
-        Some(v) if served.by.version.as_str() != v => missing(format!(
-            "`{model}` serves version {}, not {v}",
-            served.by.version
-        )),
-        _ => Ok(served),
+/// Seconds after which a request that met a full queue or a restart is worth repeating.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+fn try_later(why: impl std::fmt::Display, after: Duration) -> Response {
+    let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, why);
+    let seconds = HeaderValue::from(after.as_secs().max(1));
+    response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    response
+}
+
+fn absent(absent: &Absent) -> Response {
+    match absent {
+        Absent::Unknown(_) | Absent::Version { .. } => refuse(StatusCode::NOT_FOUND, absent),
+        Absent::NotNow { retry_after, .. } => try_later(absent, *retry_after),
     }
 }
 
@@ -111,50 +112,54 @@ fn describe(served: &Served) -> Response {
     reply(StatusCode::OK, &value)
 }
 
-async fn metadata(State(routes): App, Path(model): Path<String>) -> Response {
-    find(&routes, &model, None).map_or_else(|r| *r, |s| describe(&s))
+/// The path of a model: its name, and its version if the path has one.
+#[derive(Debug, Deserialize)]
+struct Named {
+    model: String,
+    #[serde(default)]
+    version: Option<String>,
 }
 
-async fn metadata_versioned(
-    State(routes): App,
-    Path((model, version)): Path<(String, String)>,
-) -> Response {
-    find(&routes, &model, Some(&version)).map_or_else(|r| *r, |s| describe(&s))
+impl Named {
+    fn find(&self, routes: &Routes) -> Result<Arc<Served>, Box<Response>> {
+        let found = routes.find(&self.model, self.version.as_deref());
+        found.map_err(|why| Box::new(absent(&why)))
+    }
 }
 
-async fn model_ready(State(routes): App, Path(model): Path<String>) -> Response {
-    find(&routes, &model, None).map_or_else(|r| *r, |_| StatusCode::OK.into_response())
+async fn metadata(State(routes): App, Path(named): Path<Named>) -> Response {
+    named.find(&routes).map_or_else(|r| *r, |s| describe(&s))
 }
 
-async fn ready_versioned(
-    State(routes): App,
-    Path((model, version)): Path<(String, String)>,
-) -> Response {
-    find(&routes, &model, Some(&version)).map_or_else(|r| *r, |_| StatusCode::OK.into_response())
+async fn model_ready(State(routes): App, Path(named): Path<Named>) -> Response {
+    named
+        .find(&routes)
+        .map_or_else(|r| *r, |_| StatusCode::OK.into_response())
 }
 
 async fn infer(
     State(routes): App,
-    Path(model): Path<String>,
+    Path(named): Path<Named>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    match find(&routes, &model, None) {
-        Ok(served) => answer(&routes, &served, &headers, &body).await,
-        Err(response) => *response,
+    let served = match named.find(&routes) {
+        Ok(served) => served,
+        Err(response) => return *response,
+    };
+    match body {
+        Ok(body) => answer(&routes, &served, &headers, &body).await,
+        // 413 for a body beyond the limit, 400 for one that broke off.
+        Err(rejection) => {
+            served.rejected();
+            refuse(rejection.status(), rejection.body_text())
+        }
     }
 }
 
-async fn infer_versioned(
-    State(routes): App,
-    Path((model, version)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    match find(&routes, &model, Some(&version)) {
-        Ok(served) => answer(&routes, &served, &headers, &body).await,
-        Err(response) => *response,
-    }
+async fn nowhere(uri: Uri) -> Response {
+    let why = format!("there is nothing at `{}`", uri.path());
+    refuse(StatusCode::NOT_FOUND, why)
 }
 
 async fn answer(routes: &Routes, served: &Served, headers: &HeaderMap, body: &[u8]) -> Response {
@@ -202,8 +207,10 @@ async fn answer(routes: &Routes, served: &Served, headers: &HeaderMap, body: &[u
             }
         }
         Err(error @ GuestError::BadRequest(_)) => refuse(StatusCode::BAD_REQUEST, error),
-        Err(error @ GuestError::Busy) => refuse(StatusCode::SERVICE_UNAVAILABLE, error),
-        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error),
+        Err(error @ (GuestError::Busy | GuestError::Gone(_))) => try_later(error, RETRY_AFTER),
+        Err(error @ (GuestError::Code(_) | GuestError::Died(_) | GuestError::Load(_))) => {
+            refuse(StatusCode::INTERNAL_SERVER_ERROR, error)
+        }
     }
 }
 

@@ -1,17 +1,18 @@
 //! Which guest answers for which model, swapped atomically.
 
+use super::activity::Activity;
 use super::tensors::has_nonfinite;
 use crate::clock;
 use crate::guest::{Guest, GuestError};
 use crate::tally::{ServedBy, Tally};
 use sandpiper_core::abi::ModuleAbi;
-use sandpiper_core::names::ModelName;
+use sandpiper_core::names::{ModelName, VersionName};
 use sandpiper_core::tensor::TensorSpec;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use tokio::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 /// A model that serves. Requests in flight hold it, so a switch drops none of them: its guest
 /// ends when the last of them has been answered.
@@ -23,13 +24,21 @@ pub struct Served {
     /// The guest.
     pub guest: Arc<dyn Guest>,
     tally: Mutex<Tally>,
+    /// Its death has been counted.
     dead: AtomicBool,
-    seen_cpu_us: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Counters stay usable after a panic elsewhere.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn look<T>(table: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    table.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn change<T>(table: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    table.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Served {
@@ -42,7 +51,6 @@ impl Served {
             guest,
             tally,
             dead: AtomicBool::new(false),
-            seen_cpu_us: AtomicU64::new(0),
         }
     }
 
@@ -61,10 +69,11 @@ impl Served {
         lock(&self.tally).rejected();
     }
 
-    /// Whether nothing was inferred since the last look; the look is remembered.
-    pub fn is_quiet(&self) -> bool {
-        let cpu = lock(&self.tally).cpu_us();
-        self.seen_cpu_us.swap(cpu, Ordering::Relaxed) == cpu
+    /// Counts the death of its guest, unless the request that killed it has done so.
+    pub fn died(&self) {
+        if !self.dead.swap(true, Ordering::AcqRel) {
+            lock(&self.tally).lost();
+        }
     }
 
     /// Takes the counts and begins a new window.
@@ -73,79 +82,124 @@ impl Served {
     }
 }
 
+/// A model that this device shall serve, for what is told while it does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// Versions that may come to serve.
+    pub versions: Vec<VersionName>,
+    /// Why it does not serve now, in words that follow the model's name.
+    pub why: String,
+    /// When it is worth asking again.
+    pub retry_after: Duration,
+}
+
+/// Why nothing answers for a model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Absent {
+    /// The device is not asked to serve it.
+    #[error("no model `{0}` is assigned to this device")]
+    Unknown(String),
+    /// Another version is asked for than serves or may come to serve.
+    #[error("version {asked} of `{model}` does not serve on this device")]
+    Version {
+        /// The model.
+        model: String,
+        /// The version in the request.
+        asked: String,
+    },
+    /// It is assigned and may serve later.
+    #[error("`{model}` {why}")]
+    NotNow {
+        /// The model.
+        model: String,
+        /// Why.
+        why: String,
+        /// When it is worth asking again.
+        retry_after: Duration,
+    },
+}
+
 /// The table of what serves.
+#[derive(Default)]
 pub struct Routes {
+    /// What runs now.
+    pub activity: Activity,
     table: RwLock<BTreeMap<String, Arc<Served>>>,
-    deaths: mpsc::Sender<(Arc<Served>, String)>,
+    expected: RwLock<BTreeMap<String, Expected>>,
     status: RwLock<Value>,
 }
 
 impl Routes {
-    /// An empty table; guests that die over a request are told to `deaths`.
-    pub fn new(deaths: mpsc::Sender<(Arc<Served>, String)>) -> Self {
-        Self {
-            table: RwLock::default(),
-            deaths,
-            status: RwLock::new(Value::Null),
+    /// What serves this model.
+    pub fn get(&self, model: &str) -> Option<Arc<Served>> {
+        look(&self.table).get(model).cloned()
+    }
+
+    /// What serves this model and, when a version is named, that version.
+    ///
+    /// # Errors
+    /// [`Absent`].
+    pub fn find(&self, model: &str, version: Option<&str>) -> Result<Arc<Served>, Absent> {
+        let other = |asked: &str| Absent::Version {
+            model: model.to_owned(),
+            asked: asked.to_owned(),
+        };
+        if let Some(served) = self.get(model) {
+            return match version {
+                Some(asked) if served.by.version.as_str() != asked => Err(other(asked)),
+                _ => Ok(served),
+            };
+        }
+        let expected = look(&self.expected);
+        let Some(expected) = expected.get(model) else {
+            return Err(Absent::Unknown(model.to_owned()));
+        };
+        match version {
+            Some(asked) if !expected.versions.iter().any(|v| v.as_str() == asked) => {
+                Err(other(asked))
+            }
+            _ => Err(Absent::NotNow {
+                model: model.to_owned(),
+                why: expected.why.clone(),
+                retry_after: expected.retry_after,
+            }),
         }
     }
 
-    /// What serves this model.
-    pub fn get(&self, model: &str) -> Option<Arc<Served>> {
-        self.table
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(model)
-            .cloned()
+    /// Replaces what this device shall serve.
+    pub fn expect(&self, expected: BTreeMap<String, Expected>) {
+        *change(&self.expected) = expected;
     }
 
     /// From now on requests of the model go there. Gives what served before.
     pub fn switch(&self, served: Arc<Served>) -> Option<Arc<Served>> {
         let name = served.by.model.to_string();
-        self.table
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name, served)
+        change(&self.table).insert(name, served)
     }
 
     /// Nothing serves the model any more.
     pub fn remove(&self, model: &ModelName) -> Option<Arc<Served>> {
-        self.table
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(model.as_str())
+        change(&self.table).remove(model.as_str())
     }
 
     /// All that serve.
     pub fn all(&self) -> Vec<Arc<Served>> {
-        self.table
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
+        look(&self.table).values().cloned().collect()
     }
 
     /// Whether at least one model serves.
     pub fn ready(&self) -> bool {
-        !self
-            .table
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty()
+        !look(&self.table).is_empty()
     }
 
     /// The agent's status document.
     pub fn status(&self) -> Value {
-        self.status
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        look(&self.status).clone()
     }
 
     /// Replaces the status document.
     pub fn set_status(&self, status: Value) {
-        *self.status.write().unwrap_or_else(PoisonError::into_inner) = status;
+        *change(&self.status) = status;
     }
 
     /// Runs one batch and counts it.
@@ -158,7 +212,9 @@ impl Routes {
         batch: u32,
         inputs: Vec<Vec<u8>>,
     ) -> Result<Vec<Vec<u8>>, GuestError> {
+        let running = self.activity.begin();
         let result = served.guest.infer(batch, inputs).await;
+        drop(running);
         match result {
             Ok(answer) => {
                 let specs = served.outputs();
@@ -171,27 +227,16 @@ impl Routes {
                 match &error {
                     GuestError::Busy => {}
                     GuestError::BadRequest(_) => served.rejected(),
-                    GuestError::Code(_) | GuestError::Load(_) => lock(&served.tally).failed(),
-                    GuestError::Died(why) => {
+                    GuestError::Code(_) | GuestError::Load(_) | GuestError::Gone(_) => {
+                        lock(&served.tally).failed();
+                    }
+                    GuestError::Died(_) => {
+                        served.dead.store(true, Ordering::Release);
                         lock(&served.tally).died();
-                        self.tell_death(served, why).await;
                     }
                 }
                 Err(error)
             }
-        }
-    }
-
-    /// Tells a death once, however many requests see it.
-    async fn tell_death(&self, served: &Served, why: &str) {
-        if served.dead.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let current = self.get(served.by.model.as_str());
-        if let Some(same) = current.filter(|c| std::ptr::eq(Arc::as_ptr(c), served))
-            && self.deaths.send((same, why.to_owned())).await.is_err()
-        {
-            tracing::warn!(model = %served.by.model, "a runner died while the agent stops");
         }
     }
 }

@@ -133,11 +133,18 @@ fn wanted(
     let Some(raw) = raw.filter(|r| !r.is_empty()) else {
         return Ok((0..outputs.len()).map(|i| (i, all_binary)).collect());
     };
-    let find = |o: RawOutput| match outputs.iter().position(|s| s.name == o.name) {
-        Some(at) => Ok((at, o.parameters.binary_data.unwrap_or(all_binary))),
-        None => bad(format!("the model has no output `{}`", o.name)),
-    };
-    raw.into_iter().map(find).collect()
+    let mut wanted: Vec<(usize, bool)> = Vec::with_capacity(outputs.len());
+    for output in raw {
+        let Some(at) = outputs.iter().position(|s| s.name == output.name) else {
+            return bad(format!("the model has no output `{}`", output.name));
+        };
+        // A small request must not make a large answer.
+        if wanted.iter().any(|(taken, _)| *taken == at) {
+            return bad(format!("output `{}` is asked for twice", output.name));
+        }
+        wanted.push((at, output.parameters.binary_data.unwrap_or(all_binary)));
+    }
+    Ok(wanted)
 }
 
 fn take_input(
@@ -216,6 +223,9 @@ fn flatten(value: &Value, dtype: DType, out: &mut Vec<u8>, depth: u8) -> Result<
     match dtype {
         DType::F32 => {
             let x = value.as_f64().ok_or_else(wrong)? as f32;
+            if !x.is_finite() {
+                return Err(wrong());
+            }
             out.extend(x.to_le_bytes());
         }
         DType::I8 => out.extend(i8::try_from(int()?).map_err(|_| wrong())?.to_le_bytes()),
@@ -367,6 +377,30 @@ mod tests {
             (
                 r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,"a"]}]}"#,
                 "type",
+            ),
+            (
+                r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,1e39]}]}"#,
+                "type",
+            ),
+            (
+                r#"{"inputs":[{"name":"x","shape":[1,-2],"datatype":"FP32","data":[1,2]}]}"#,
+                "not valid",
+            ),
+            (
+                r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":8}}]}"#,
+                "binary bytes",
+            ),
+            (
+                r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32"}]}"#,
+                "either data or",
+            ),
+            (
+                r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}],"outputs":[{"name":"z"}]}"#,
+                "no output",
+            ),
+            (
+                r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}],"outputs":[{"name":"x"},{"name":"x"}]}"#,
+                "twice",
             ),
             (r#"{"inputs":"#, "not valid"),
         ];

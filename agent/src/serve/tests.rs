@@ -1,24 +1,34 @@
 //! The HTTP API over a guest that gives its input back.
 #![allow(clippy::unwrap_used)]
 
-use super::routes::{Routes, Served};
+use super::routes::{Expected, Routes, Served};
 use crate::guest::{Answer, Boxed, Guest, GuestError};
 use crate::tally::ServedBy;
 use sandpiper_core::abi::{ABI_VERSION, ModuleAbi, PlacedTensor};
 use sandpiper_core::names::VersionName;
 use sandpiper_core::tensor::{DType, Dim, TensorSpec};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 struct Echo(bool);
 
 impl Guest for Echo {
+    fn end(&self) -> Boxed<'static, Option<String>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn lockdown(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
     fn infer(&self, _: u32, inputs: Vec<Vec<u8>>) -> Boxed<'_, Result<Answer, GuestError>> {
         let dies = self.0;
         Box::pin(async move {
             if dies {
                 return Err(GuestError::Died("unreachable".into()));
             }
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
             Ok(Answer {
                 outputs: inputs,
                 latency_us: 10,
@@ -66,23 +76,66 @@ async fn start(routes: Arc<Routes>) -> String {
 
 const BODY: &str = r#"{"inputs":[{"name":"x","shape":[1,1],"datatype":"FP32","data":[7]}]}"#;
 
+struct Reply {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+fn client() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().http_status_as_error(false);
+    config.build().into()
+}
+
+fn take(mut response: ureq::http::Response<ureq::Body>) -> Reply {
+    let headers = response.headers().iter();
+    Reply {
+        status: response.status().as_u16(),
+        headers: headers
+            .map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned()))
+            .collect(),
+        body: response.body_mut().read_to_vec().unwrap(),
+    }
+}
+
+async fn send(base: &str, path: &str, body: impl Into<Vec<u8>>, header: Option<usize>) -> Reply {
+    let (url, body) = (format!("{base}{path}"), body.into());
+    let job = move || {
+        let mut request = client().post(url);
+        if let Some(n) = header {
+            request = request.header(super::HEADER_LENGTH, n.to_string());
+        }
+        take(request.send(body).unwrap())
+    };
+    tokio::task::spawn_blocking(job).await.unwrap()
+}
+
+async fn get(base: &str, path: &str) -> Reply {
+    let url = format!("{base}{path}");
+    let job = move || take(client().get(url).call().unwrap());
+    tokio::task::spawn_blocking(job).await.unwrap()
+}
+
+const INFER: &str = "/v2/models/activity/infer";
+
 fn post(base: &str) -> (u16, String) {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .build()
-        .into();
-    let mut response = agent
-        .post(format!("{base}/v2/models/activity/infer"))
-        .send(BODY)
-        .unwrap();
-    let status = response.status().as_u16();
-    (status, response.body_mut().read_to_string().unwrap())
+    let reply = take(client().post(format!("{base}{INFER}")).send(BODY).unwrap());
+    (reply.status, reply.text())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_during_switches() {
-    let (deaths, _keep) = tokio::sync::mpsc::channel(4);
-    let routes = Arc::new(Routes::new(deaths));
+    let routes = Arc::new(Routes::default());
     routes.switch(served("v1", false));
     let base = start(routes.clone()).await;
     let load = tokio::task::spawn_blocking(move || {
@@ -91,31 +144,130 @@ async fn no_request_fails_during_switches() {
             .count()
     });
     for n in 0..20 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
         routes.switch(served(&format!("v{n}"), false));
     }
     assert_eq!(load.await.unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_death_is_told_once_and_answered_with_an_error() {
-    let (deaths, mut told) = tokio::sync::mpsc::channel(4);
-    let routes = Arc::new(Routes::new(deaths));
+async fn a_model_that_is_away_is_told_apart_from_one_that_is_unknown() {
+    let routes = Arc::new(Routes::default());
     let base = start(routes.clone()).await;
-    let address = base.clone();
-    let missing = tokio::task::spawn_blocking(move || post(&address))
-        .await
-        .unwrap();
-    assert_eq!(missing.0, 404);
-    routes.switch(served("v1", true));
-    for _ in 0..2 {
-        let base = base.clone();
-        let (status, body) = tokio::task::spawn_blocking(move || post(&base))
-            .await
-            .unwrap();
-        assert_eq!(status, 500);
-        assert!(body.contains("unreachable"), "{body}");
+    assert_eq!(send(&base, INFER, BODY, None).await.status, 404);
+    let expected = Expected {
+        versions: vec![VersionName::new("v1").unwrap()],
+        why: "is being restarted".into(),
+        retry_after: Duration::from_secs(3),
+    };
+    routes.expect([("activity".to_owned(), expected)].into());
+    let away = send(&base, INFER, BODY, None).await;
+    assert_eq!((away.status, &*away.headers["retry-after"]), (503, "3"));
+    assert_eq!(away.json()["error"], "`activity` is being restarted");
+    for path in ["", "/ready", "/versions/v1", "/versions/v1/ready"] {
+        let reply = get(&base, &format!("/v2/models/activity{path}")).await;
+        assert_eq!(reply.status, 503, "{path}");
     }
-    assert_eq!(told.recv().await.unwrap().1, "unreachable");
-    assert!(told.try_recv().is_err());
+    let other = get(&base, "/v2/models/activity/versions/v2").await;
+    assert_eq!(other.status, 404, "{}", other.text());
+    assert_eq!(get(&base, "/v2/models/other").await.status, 404);
+    assert_eq!(get(&base, "/v2/health/ready").await.status, 503);
+    routes.switch(served("v1", false));
+    assert_eq!(send(&base, INFER, BODY, None).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_death_is_an_error_and_counts_once_as_a_trap() {
+    let routes = Arc::new(Routes::default());
+    let base = start(routes.clone()).await;
+    let dying = served("v1", true);
+    routes.switch(dying.clone());
+    let reply = send(&base, INFER, BODY, None).await;
+    assert_eq!(reply.status, 500);
+    assert!(reply.text().contains("unreachable"));
+    dying.died();
+    let window = dying.take_tally().close(
+        &dying.by,
+        crate::clock::now(),
+        sandpiper_core::energy::Energy::default(),
+    );
+    assert_eq!((window.errors, window.traps), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_and_model_describe_themselves() {
+    let routes = Arc::new(Routes::default());
+    routes.switch(served("v1", false));
+    let base = start(routes).await;
+    let server = get(&base, "/v2").await.json();
+    assert_eq!(server["name"], "sandpiper-agent");
+    assert_eq!(server["extensions"][0], "binary_tensor_data");
+    for path in ["/v2/health/live", "/v2/health/ready"] {
+        assert_eq!(get(&base, path).await.status, 200);
+    }
+    for path in ["/v2/models/activity", "/v2/models/activity/versions/v1"] {
+        let model = get(&base, path).await.json();
+        assert_eq!(model["versions"][0], "v1");
+        for side in ["inputs", "outputs"] {
+            let tensor = &model[side][0];
+            assert_eq!(tensor["name"], "x");
+            assert_eq!(tensor["datatype"], "FP32");
+            assert_eq!(tensor["shape"], serde_json::json!([-1, 1]));
+        }
+        assert_eq!(get(&base, &format!("{path}/ready")).await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_requests_get_one_message_each() {
+    let routes = Arc::new(Routes::default());
+    routes.switch(served("v1", false));
+    let base = start(routes).await;
+    let with = |from: &str, to: &str| BODY.replace(from, to);
+    for (body, part) in [
+        (with("[1,1]", "[1,2]"), "shape"),
+        (with("FP32", "INT8"), "datatype"),
+        (with("\"x\"", "\"y\""), "no input `y`"),
+        (with("[7]", "[7,8]"), "elements"),
+        (with("[1,1]", "[5,1]"), "batch 5"),
+    ] {
+        let reply = send(&base, INFER, body, None).await;
+        let why = reply.json()["error"].as_str().unwrap().to_owned();
+        assert_eq!(reply.status, 400, "{why}");
+        assert!(why.contains(part), "{why}");
+    }
+    let large = send(&base, INFER, vec![b' '; 5000], None).await;
+    assert_eq!(large.status, 413);
+    assert!(large.json()["error"].is_string());
+    let nowhere = get(&base, "/v2/model").await;
+    assert_eq!(nowhere.status, 404);
+    assert!(nowhere.json()["error"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tensors_go_both_ways_in_binary() {
+    let routes = Arc::new(Routes::default());
+    routes.switch(served("v1", false));
+    let base = start(routes).await;
+    let head = br#"{"id":"7","inputs":[{"name":"x","shape":[2,1],"datatype":"FP32","parameters":{"binary_data_size":8}}],"parameters":{"binary_data_output":true}}"#;
+    let tensor: Vec<u8> = [1.5f32, -2.0]
+        .iter()
+        .flat_map(|x| x.to_le_bytes())
+        .collect();
+    let body = [&head[..], &tensor].concat();
+    let path = "/v2/models/activity/versions/v1/infer";
+    let reply = send(&base, path, body.clone(), Some(head.len())).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(reply.headers["content-type"], "application/octet-stream");
+    let length: usize = reply.headers[super::HEADER_LENGTH].parse().unwrap();
+    let (json, binary) = reply.body.split_at(length);
+    let json: serde_json::Value = serde_json::from_slice(json).unwrap();
+    assert_eq!(json["id"], "7");
+    assert_eq!(json["outputs"][0]["parameters"]["binary_data_size"], 8);
+    assert_eq!(json["outputs"][0]["shape"], serde_json::json!([2, 1]));
+    assert_eq!(binary, tensor);
+    for header in [head.len() - 1, body.len() + 1] {
+        let reply = send(&base, path, body.clone(), Some(header)).await;
+        assert_eq!(reply.status, 400, "{}", reply.text());
+    }
 }

@@ -34,7 +34,7 @@ async fn a_trap_ends_its_runner_and_no_other() {
         assert!(!exists(bad.pid()));
         assert!(matches!(
             bad.infer(1, input()).await,
-            Err(RunnerError::Ended(End::Trap { .. }))
+            Err(RunnerError::Gone(End::Trap { .. }))
         ));
         adds_one(&good).await;
     }
@@ -161,7 +161,7 @@ async fn a_runner_killed_from_outside_is_noticed_while_idle() {
     assert_eq!(runner.ended().await, End::Killed { signal: 9 });
     assert_eq!(
         runner.infer(1, input()).await,
-        Err(RunnerError::Ended(End::Killed { signal: 9 }))
+        Err(RunnerError::Gone(End::Killed { signal: 9 }))
     );
 }
 

@@ -1,6 +1,7 @@
 //! Who is calling: taken from the certificate, never from the message.
 
 use sandpiper_core::names::{ActorName, DeviceName};
+use sandpiper_core::time::Millis;
 use sandpiper_transport::identity::{Identity, IdentityKind};
 use sandpiper_transport::server::Peer;
 use tonic::{Request, Status};
@@ -17,6 +18,11 @@ fn identity<T>(request: &Request<T>) -> Result<&Identity, Status> {
     peer.identity.as_ref().ok_or_else(|| {
         Status::unauthenticated("this call needs a certificate of the fleet: join first")
     })
+}
+
+/// When the certificate of the connection ends.
+pub(super) fn expires<T>(request: &Request<T>) -> Option<Millis> {
+    request.extensions().get::<Peer>()?.expires
 }
 
 /// The device that calls.

@@ -3,8 +3,10 @@
 use super::status::of_fleet;
 use super::{auth, fetch};
 use crate::catalogue::Blobs;
+use crate::clock;
 use crate::fleet::{FleetHandle, StreamId};
 use sandpiper_core::names::DeviceName;
+use sandpiper_core::time::Millis;
 use sandpiper_proto::convert::{FetchRequest, FromController, FromDevice};
 use sandpiper_proto::v1;
 use sandpiper_proto::v1::device_service_server::DeviceService;
@@ -18,6 +20,9 @@ use tonic::{Request, Response, Status, Streaming};
 /// A device says hello at once; who does not is not one of ours.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest sleep until a certificate is looked at again: a clock that is set is noticed.
+const CLOCK_EVERY: Duration = Duration::from_secs(60);
+
 /// The service.
 pub struct Devices {
     /// The fleet's state.
@@ -26,12 +31,10 @@ pub struct Devices {
     pub blobs: Arc<Blobs>,
 }
 
-impl Devices {
-    async fn admit(&self, name: &DeviceName) -> Result<(), Status> {
-        let name = name.clone();
-        let job = self.fleet.run(move |state, _| state.admit(&name));
-        job.await.map_err(|e| of_fleet(&e))
-    }
+async fn admit(fleet: &FleetHandle, name: &DeviceName) -> Result<(), Status> {
+    let name = name.clone();
+    let job = fleet.run(move |state, _| state.admit(&name));
+    job.await.map_err(|e| of_fleet(&e))
 }
 
 type Down = Pin<Box<dyn Stream<Item = Result<v1::ControllerMessage, Status>> + Send>>;
@@ -46,7 +49,8 @@ impl DeviceService for Devices {
         request: Request<Streaming<v1::DeviceMessage>>,
     ) -> Result<Response<Down>, Status> {
         let name = auth::device(&request)?;
-        self.admit(&name).await?;
+        let expires = auth::expires(&request);
+        admit(&self.fleet, &name).await?;
         let mut up = request.into_inner();
         let first = tokio::time::timeout(HELLO_TIMEOUT, up.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no hello was said in time"))??;
@@ -63,7 +67,8 @@ impl DeviceService for Devices {
             .run(move |state, now| state.attach(now, &device, *hello));
         let (id, receiver) = job.await.map_err(|e| of_fleet(&e))?;
         let (errors, error) = mpsc::channel(1);
-        tokio::spawn(listen(self.fleet.clone(), name, id, up, errors));
+        let said = listen(self.fleet.clone(), name, id, up, errors, expires);
+        tokio::spawn(said);
         Ok(Response::new(Box::pin(down(receiver, error))))
     }
 
@@ -71,12 +76,15 @@ impl DeviceService for Devices {
         &self,
         request: Request<v1::FetchRequest>,
     ) -> Result<Response<fetch::Parts>, Status> {
-        self.admit(&auth::device(&request)?).await?;
+        let name = auth::device(&request)?;
+        admit(&self.fleet, &name).await?;
         let request = FetchRequest::try_from(request.into_inner())?;
-        Ok(Response::new(fetch::stream(
-            Arc::clone(&self.blobs),
-            request,
-        )))
+        let (blobs, fleet) = (Arc::clone(&self.blobs), self.fleet.clone());
+        let again = move || {
+            let (fleet, name) = (fleet.clone(), name.clone());
+            async move { admit(&fleet, &name).await }
+        };
+        Ok(Response::new(fetch::stream(blobs, request, again)))
     }
 
     async fn renew(
@@ -114,6 +122,20 @@ fn down(
         .filter_map(|item| item)
 }
 
+/// Resolves when a certificate has ended by the wall clock, which may be set meanwhile.
+async fn ended(expires: Option<Millis>) {
+    let Some(end) = expires else {
+        return std::future::pending().await;
+    };
+    loop {
+        let left = end.since(clock::now());
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(CLOCK_EVERY)).await;
+    }
+}
+
 /// Hands on what the device says until its stream ends.
 async fn listen(
     fleet: FleetHandle,
@@ -121,9 +143,17 @@ async fn listen(
     id: StreamId,
     mut up: Streaming<v1::DeviceMessage>,
     errors: mpsc::Sender<Status>,
+    expires: Option<Millis>,
 ) {
     let ended = loop {
-        let message = match up.message().await {
+        let message = tokio::select! {
+            message = up.message() => message,
+            // The certificate is checked at the handshake only, and a stream may outlive it.
+            () = ended(expires) => break Some(Status::unauthenticated(
+                "the certificate of this connection has expired: connect anew",
+            )),
+        };
+        let message = match message {
             Ok(Some(message)) => message,
             Ok(None) => break None,
             // The connection is gone, and nobody is left to be told.

@@ -117,6 +117,11 @@ impl Blobs {
     ) -> Result<(ChunkTree, File), BlobError> {
         let path = self.path(&artefact.digest);
         let mut file = File::open(&path).map_err(|_| BlobError::Absent(artefact.digest))?;
+        // A digest with another length names nothing that is here.
+        let held = file.metadata().map_err(io("examine", &path))?.len();
+        if held != artefact.size_bytes {
+            return Err(BlobError::Absent(artefact.digest));
+        }
         let tree = self.tree(artefact)?;
         let offset = first_chunk.saturating_mul(CHUNK_BYTES as u64);
         file.seek(SeekFrom::Start(offset))

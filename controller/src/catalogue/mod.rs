@@ -4,14 +4,20 @@ mod blobs;
 
 pub use blobs::{BlobError, Blobs, Upload};
 
+use sandpiper_core::abi::AbiError;
 use sandpiper_core::digest::ArtefactRef;
-use sandpiper_core::manifest::VersionManifest;
+use sandpiper_core::manifest::{VariantManifest, VersionManifest};
 use sandpiper_core::signed::{Purpose, Signed};
 use sandpiper_transport::signing::{SignatureError, VerifyingKeys};
 use serde::{Deserialize, Serialize};
 
 /// Most variants in one version: more than any board family needs, few enough to compare.
 pub const MAX_VARIANTS: usize = 64;
+
+/// Largest manifest, in bytes of JSON: [`MAX_VARIANTS`] variants for every target and a thousand
+/// labels stay below it. A device gets the manifests of what it holds in one message of at most
+/// 1 MiB, and the store holds each as part of one value.
+pub const MAX_MANIFEST_BYTES: usize = 256 << 10;
 
 /// A version as published.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +34,9 @@ pub enum PublishError {
     /// Not signed by a trusted publisher.
     #[error("the version's signature is not accepted")]
     Signature(#[from] SignatureError),
+    /// The manifest is too large.
+    #[error("the manifest has {0} bytes; at most {MAX_MANIFEST_BYTES} are accepted")]
+    Size(usize),
     /// The payload is not a manifest.
     #[error("the signed payload is not a version manifest")]
     Manifest(#[from] serde_json::Error),
@@ -37,6 +46,17 @@ pub enum PublishError {
     /// Two variants share a name.
     #[error("two variants are named `{0}`: names are unique within a version")]
     Duplicate(String),
+    /// A variant's interface breaks the rules.
+    #[error("the interface of variant `{variant}` is not valid")]
+    Abi {
+        /// The variant.
+        variant: String,
+        /// The rule.
+        source: AbiError,
+    },
+    /// A variant's interface and its artefacts name different weights.
+    #[error("variant `{0}` does not bring the weights that its interface names")]
+    Weights(String),
     /// Artefacts that were not uploaded.
     #[error("{0} artefacts are not here: upload them before publishing")]
     Missing(usize),
@@ -68,6 +88,9 @@ pub fn admit(
     blobs: &Blobs,
 ) -> Result<Published, PublishError> {
     let payload = publishers.verify(&signed, Purpose::Version)?;
+    if payload.len() > MAX_MANIFEST_BYTES {
+        return Err(PublishError::Size(payload.len()));
+    }
     let manifest: VersionManifest = serde_json::from_slice(payload)?;
     let count = manifest.variants.len();
     if count == 0 || count > MAX_VARIANTS {
@@ -78,9 +101,29 @@ pub fn admit(
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(PublishError::Duplicate(pair[0].to_owned()));
     }
+    for variant in &manifest.variants {
+        check(variant)?;
+    }
     let missing = blobs.missing(&artefacts(&manifest)).len();
     if missing > 0 {
         return Err(PublishError::Missing(missing));
     }
     Ok(Published { signed, manifest })
+}
+
+/// Checks what a device would otherwise find out only after it has fetched the variant.
+fn check(variant: &VariantManifest) -> Result<(), PublishError> {
+    let name = || variant.name.to_string();
+    variant.abi.check().map_err(|source| PublishError::Abi {
+        variant: name(),
+        source,
+    })?;
+    let named = variant
+        .abi
+        .weights
+        .map(|w| (w.digest, u64::from(w.size_bytes)));
+    if named != variant.weights.map(|w| (w.digest, w.size_bytes)) {
+        return Err(PublishError::Weights(name()));
+    }
+    Ok(())
 }

@@ -1,11 +1,14 @@
 //! The one task that owns the fleet's state.
 
 use super::FleetError;
+use super::devices::Live;
+use super::journal::{self, Writes};
 use super::outbox::{Changed, Outbox};
 use super::state::State;
 use crate::clock;
-use crate::store::{Store, StoreError, Transaction};
+use crate::store::{Store, StoreError};
 use sandpiper_core::time::Millis;
+use sandpiper_proto::convert::FromController;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -95,8 +98,8 @@ async fn run(
                 None
             }
         };
-        let out = std::mem::take(&mut state.out);
-        commit(&store, &out).await?;
+        let mut out = std::mem::take(&mut state.out);
+        commit(&store, std::mem::take(&mut out.writes)).await?;
         deliver(&mut state, out, &changes);
         if let Some(answer) = answer {
             answer();
@@ -104,17 +107,13 @@ async fn run(
     }
 }
 
-async fn commit(store: &Arc<dyn Store>, out: &Outbox) -> Result<(), StoreError> {
-    if out.put.is_empty() && out.delete.is_empty() {
+async fn commit(store: &Arc<dyn Store>, writes: Writes) -> Result<(), StoreError> {
+    if writes.is_empty() {
         return Ok(());
     }
-    let transaction = Transaction {
-        expect: Vec::new(),
-        put: out.put.clone(),
-        delete: out.delete.clone(),
-    };
     let store = Arc::clone(store);
-    let written = tokio::task::spawn_blocking(move || store.transact(transaction)).await;
+    let written =
+        tokio::task::spawn_blocking(move || journal::commit(store.as_ref(), writes)).await;
     // A panic of the store leaves the same doubt as an error; it is passed on.
     written.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
@@ -126,6 +125,17 @@ fn deliver(state: &mut State, out: Outbox, changes: &broadcast::Sender<Changed>)
         };
         if live.sender.try_send(message).is_err() {
             // It comes back and is told its generation then.
+            tracing::warn!(%device, "the device does not read its stream: closed");
+            state.live.remove(&device);
+        }
+    }
+    for device in out.assigned {
+        let Some(bundle) = state.bundle(&device) else {
+            continue;
+        };
+        let message = FromController::Assignment(Box::new(bundle));
+        let full = |live: &Live| live.sender.try_send(message).is_err();
+        if state.live.get(&device).is_some_and(full) {
             tracing::warn!(%device, "the device does not read its stream: closed");
             state.live.remove(&device);
         }

@@ -3,16 +3,17 @@
 use super::state::State;
 use crate::catalogue::Published;
 use sandpiper_core::assignment::{AssignedModel, Assignment, AssignmentBundle, Generation, Ladder};
+use sandpiper_core::digest::Digest;
 use sandpiper_core::event::Severity;
 use sandpiper_core::invariants;
 use sandpiper_core::ladder::ladder;
 use sandpiper_core::learning::LearnedMap;
-use sandpiper_core::names::{DeploymentName, DeviceName, ModelName, VersionName};
+use sandpiper_core::names::{DeploymentName, DeviceName, ModelName, VariantName, VersionName};
 use sandpiper_core::policy::Policy;
+use sandpiper_core::profile::DeviceProfile;
 use sandpiper_core::selection::{DeviceView, Selection, select};
 use sandpiper_core::signed::{Purpose, Signed};
 use sandpiper_core::time::Millis;
-use sandpiper_proto::convert::FromController;
 use std::collections::BTreeMap;
 
 impl State {
@@ -202,12 +203,27 @@ impl State {
 
     /// Queues the present assignment for a live device.
     pub(super) fn push(&mut self, device: &DeviceName) {
-        if let (Some(bundle), Some(live)) = (self.bundle(device), self.live.get(device)) {
-            let message = FromController::Assignment(Box::new(bundle));
-            self.out.send.retain(|(name, _, queued)| {
-                name != device || !matches!(queued, FromController::Assignment(_))
-            });
-            self.out.send.push((device.clone(), live.id, message));
+        if self.live.contains_key(device) {
+            self.out.assigned.insert(device.clone());
         }
+    }
+
+    /// Whether this is code that was published for a variant and that the device can run.
+    /// Figures of anything else say nothing about the variant.
+    pub(super) fn is_code_of(
+        &self,
+        profile: Option<&DeviceProfile>,
+        model: &ModelName,
+        version: &VersionName,
+        variant: &VariantName,
+        code: Digest,
+    ) -> bool {
+        let published = self.versions.get(&(model.clone(), version.clone()));
+        let variant = published.and_then(|p| p.manifest.variant(variant));
+        let targets = profile.map_or(&[][..], |p| &p.targets);
+        variant.is_some_and(|v| {
+            let mut native = v.native.iter().filter(|(t, _)| targets.contains(t));
+            native.any(|(_, n)| n.artefact.digest == code)
+        })
     }
 }

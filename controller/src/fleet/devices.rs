@@ -15,6 +15,9 @@ use tokio::sync::mpsc;
 /// Messages waiting for one device. Only assignments and acknowledgements are sent, so a queue
 /// that is full belongs to a device that does not read; its stream is closed.
 pub(super) const STREAM_QUEUE: usize = 32;
+/// Longest text of a device that is kept, in characters: what a device says must not make its
+/// record larger than the store takes.
+const MAX_TEXT: usize = 500;
 /// Failed variants remembered per device.
 const MAX_FAILED: usize = 256;
 
@@ -150,7 +153,9 @@ impl State {
             return;
         };
         let same = record.observation.as_ref().is_some_and(|old| {
-            old.models == observation.models && old.generation == observation.generation
+            old.models == observation.models
+                && old.generation == observation.generation
+                && old.refused == observation.refused
         });
         for status in &observation.models {
             if let (ModelPhase::Failed, Some(failure)) = (status.phase, &status.failure) {
@@ -158,7 +163,7 @@ impl State {
                     *m == status.model && *v == status.wanted && *n == failure.variant
                 });
                 if !known {
-                    let message = failure.message.clone();
+                    let message = cut(&failure.message);
                     let (model, wanted) = (status.model.clone(), status.wanted.clone());
                     record
                         .failed
@@ -169,10 +174,19 @@ impl State {
                 }
             }
         }
+        let refused = observation.refused.as_deref().map(cut);
+        let refused = refused.filter(|_| {
+            let old = record.observation.as_ref();
+            old.is_none_or(|o| o.refused != observation.refused)
+        });
         record.observation = Some(observation);
         self.out.changed(ResourceKind::Devices, name);
         if !same {
             self.keep_device(name);
+        }
+        if let Some(why) = refused {
+            let (subject, reason) = (format!("device/{name}"), "AssignmentRefused");
+            self.tell(now, Severity::Warning, subject, name.as_str(), reason, why);
         }
         self.report_to_rollouts(now, name);
     }
@@ -258,4 +272,8 @@ impl State {
         self.tell_rollouts(now, &event);
         Ok(())
     }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_TEXT).collect()
 }

@@ -219,8 +219,8 @@ impl State {
         );
         let mut sketch = LatencySketch::default();
         for learned in self.learned.values().filter_map(|l| l.get(&key)) {
-            usage.inferences += learned.inferences;
-            usage.errors += learned.errors;
+            usage.inferences = usage.inferences.saturating_add(learned.inferences);
+            usage.errors = usage.errors.saturating_add(learned.errors);
             sketch.merge(&learned.recent);
         }
         usage.latency_us_p50 = sketch.quantile(0.5);

@@ -18,6 +18,34 @@ pub(super) const MAX_TOKENS: usize = 10_000;
 /// Most devices of one controller.
 pub(super) const MAX_DEVICES: usize = 1_000_000;
 
+/// Refused enrolments noted one by one within [`REFUSAL_SPAN`].
+const MAX_REFUSALS: u32 = 60;
+/// After this long refusals are noted again.
+const REFUSAL_SPAN: Duration = Duration::from_secs(60);
+
+/// How many enrolments were refused of late.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    since: Millis,
+    count: u32,
+}
+
+impl Refusals {
+    /// Counts one more; gives how many there were before it.
+    fn count(&mut self, now: Millis) -> u32 {
+        // A clock that was set back begins a new span, too.
+        if now < self.since || now.since(self.since) >= REFUSAL_SPAN {
+            *self = Self {
+                since: now,
+                count: 0,
+            };
+        }
+        let before = self.count;
+        self.count = self.count.saturating_add(1);
+        before
+    }
+}
+
 /// A token that was just made; its secret is known only here.
 #[derive(Clone)]
 pub struct NewToken {
@@ -88,7 +116,7 @@ impl State {
     fn forget_spent_tokens(&mut self, now: Millis) {
         let spent = |t: &TokenRecord| t.used_by.is_some() || t.revoked || t.expires_at <= now;
         for (id, _) in self.tokens.extract_if(.., |_, t| spent(t)) {
-            self.out.delete.push(keys::token(&id));
+            self.out.delete(keys::token(&id));
         }
     }
 
@@ -128,18 +156,27 @@ impl State {
         let name = request.name.clone();
         let result = self.try_enrol(now, request);
         if let Err(error) = &result {
-            let subject = format!("device/{name}");
-            let text = format!("enrolment refused: {error}");
-            self.tell(
-                now,
-                Severity::Warning,
-                subject,
-                name.as_str(),
-                "EnrolRefused",
-                text,
-            );
+            self.note_refusal(now, &name, error);
         }
         result
+    }
+
+    /// Notes a refusal, unless there were many just now: anybody may ask, and events must not
+    /// be washed away by asking.
+    fn note_refusal(&mut self, now: Millis, name: &DeviceName, error: &FleetError) {
+        let (subject, text) = match self.refusals.count(now) {
+            0..MAX_REFUSALS => (
+                format!("device/{name}"),
+                format!("enrolment refused: {error}"),
+            ),
+            MAX_REFUSALS => (
+                "controller/enrolment".to_owned(),
+                format!("more than {MAX_REFUSALS} refusals within a minute: the rest is not noted"),
+            ),
+            _ => return,
+        };
+        let (actor, reason) = (name.as_str(), "EnrolRefused");
+        self.tell(now, Severity::Warning, subject, actor, reason, text);
     }
 
     fn try_enrol(

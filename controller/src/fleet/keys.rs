@@ -6,9 +6,15 @@ pub(super) const DEVICES: &[u8] = b"d/";
 pub(super) const LEARNED: &[u8] = b"l/";
 pub(super) const DEPLOYMENTS: &[u8] = b"p/";
 pub(super) const ROLLOUTS: &[u8] = b"r/";
+pub(super) const PLANNED: &[u8] = b"q/";
+pub(super) const PROGRESS: &[u8] = b"s/";
 pub(super) const TOKENS: &[u8] = b"t/";
 pub(super) const VERSIONS: &[u8] = b"v/";
 pub(super) const EVENTS: &[u8] = b"e/";
+/// Of the journal: values to come, keys to go, and that both count.
+pub(super) const JOURNAL_PUT: &[u8] = b"j/+";
+pub(super) const JOURNAL_DELETE: &[u8] = b"j/-";
+pub(super) const JOURNAL_MARK: &[u8] = b"J";
 
 fn key(prefix: &[u8], name: &str) -> Vec<u8> {
     [prefix, name.as_bytes()].concat()
@@ -28,6 +34,25 @@ pub(super) fn deployment(name: &DeploymentName) -> Vec<u8> {
 
 pub(super) fn rollout(name: &RolloutName) -> Vec<u8> {
     key(ROLLOUTS, name.as_str())
+}
+
+/// What a rollout plans for a device. Names hold no slash, so that the pair is unambiguous.
+pub(super) fn planned(rollout: &RolloutName, device: &DeviceName) -> Vec<u8> {
+    key(PLANNED, &format!("{rollout}/{device}"))
+}
+
+/// Where a device stands in a rollout.
+pub(super) fn progress(rollout: &RolloutName, device: &DeviceName) -> Vec<u8> {
+    key(PROGRESS, &format!("{rollout}/{device}"))
+}
+
+/// The pair of a key of [`planned`] or [`progress`].
+pub(super) fn rollout_and_device(key: &[u8]) -> Option<(RolloutName, DeviceName)> {
+    let (rollout, device) = std::str::from_utf8(key.get(2..)?).ok()?.split_once('/')?;
+    Some((
+        RolloutName::new(rollout).ok()?,
+        DeviceName::new(device).ok()?,
+    ))
 }
 
 pub(super) fn token(id: &str) -> Vec<u8> {

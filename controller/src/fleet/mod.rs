@@ -8,8 +8,10 @@
 //! | `enrol` | join tokens and new devices |
 //! | `devices` | live streams, reports, labels, revocation |
 //! | `assign` | desired states with rising generations |
+//! | `journal` | writes of one job as one step, however many |
 //! | `telemetry` | what windows teach |
 //! | `rollouts` | the driver of the rollout machine |
+//! | `rollout_record` | rollouts as the store keeps them |
 //! | `documents` | what operators see |
 
 mod actor;
@@ -18,9 +20,11 @@ mod devices;
 mod documents;
 mod enrol;
 mod error;
+mod journal;
 mod keys;
 mod outbox;
 mod record;
+mod rollout_record;
 mod rollouts;
 mod state;
 mod telemetry;

@@ -2,7 +2,7 @@
 
 use super::record::DeploymentRecord;
 use super::state::State;
-use super::{FleetError, keys};
+use super::{FleetError, keys, rollout_record};
 use sandpiper_core::event::Severity;
 use sandpiper_core::invariants;
 use sandpiper_core::learning::LearnedMap;
@@ -12,6 +12,7 @@ use sandpiper_core::rollout::{
     FleetDevice, Rollout, RolloutEffect, RolloutEvent, RolloutPlan, RolloutSpec, RolloutState, plan,
 };
 use sandpiper_core::selection::DeviceView;
+use sandpiper_core::telemetry::ModelStatus;
 use sandpiper_core::time::Millis;
 use sandpiper_proto::convert::{ResourceKind, SteerVerb};
 
@@ -86,7 +87,7 @@ impl State {
             return Err(FleetError::Conflict(text));
         }
         self.deployments.remove(name);
-        self.out.delete.push(keys::deployment(name));
+        self.out.delete(keys::deployment(name));
         self.out.changed(ResourceKind::Deployments, name);
         let devices: Vec<DeviceName> = self.devices.keys().cloned().collect();
         for device in devices {
@@ -206,8 +207,9 @@ impl State {
             );
         }
         self.forget_finished(&plan.spec.deployment);
-        self.rollouts
-            .insert(name.clone(), Rollout::new(plan, actor.as_str(), now));
+        let rollout = Rollout::new(plan, actor.as_str(), now);
+        rollout_record::keep_whole(&mut self.out, &rollout);
+        self.rollouts.insert(name.clone(), rollout);
         self.drive(
             now,
             &name,
@@ -227,8 +229,9 @@ impl State {
         finished.sort();
         let surplus = (finished.len() + 1).saturating_sub(MAX_FINISHED);
         for (_, name) in finished.into_iter().take(surplus) {
-            self.rollouts.remove(&name);
-            self.out.delete.push(keys::rollout(&name));
+            if let Some(gone) = self.rollouts.remove(&name) {
+                rollout_record::delete(&mut self.out, &gone);
+            }
             self.out.changed(ResourceKind::Rollouts, &name);
         }
     }
@@ -287,14 +290,15 @@ impl State {
         let Some(rollout) = self.rollouts.get_mut(name) else {
             return;
         };
-        let before = rollout.clone();
+        let (state, devices) = (rollout.state.clone(), rollout.devices.clone());
         let effects = rollout.handle(now, event);
-        if *rollout == before {
+        // The plan never changes.
+        if rollout.state == state && rollout.devices == devices {
             return;
         }
         let violation = invariants::rollout(rollout).err();
         let (spec, model) = (rollout.plan.spec.clone(), rollout.plan.model.clone());
-        self.out.keep(keys::rollout(name), rollout);
+        rollout_record::keep_changes(&mut self.out, rollout, &state, &devices);
         self.out.changed(ResourceKind::Rollouts, name);
         if let Some(violation) = violation {
             let (subject, text) = (format!("rollout/{name}"), violation.to_string());
@@ -353,18 +357,29 @@ impl State {
         if observation.generation != record.generation {
             return;
         }
+        let profile = record.profile.as_ref();
+        let genuine = |status: &&ModelStatus| {
+            status.serving.as_ref().is_none_or(|s| {
+                self.is_code_of(profile, &status.model, &s.version, &s.variant, s.code)
+            })
+        };
         let open = self.rollouts.values();
         let open = open.filter(|r| !r.state.is_final() && r.devices.contains_key(device));
         let events: Vec<(RolloutName, RolloutEvent)> = open
-            .map(|rollout| {
+            .filter_map(|rollout| {
                 let model = &rollout.plan.model;
                 let status = observation.models.iter().find(|s| s.model == *model);
+                // A device that says it serves code that nobody published for it has not said
+                // anything about the rollout.
+                if status.is_some_and(|s| !genuine(&s)) {
+                    return None;
+                }
                 let event = RolloutEvent::Reported {
                     device: device.clone(),
                     status: status.cloned().map(Box::new),
                     inferences: record.served.get(model).copied().unwrap_or(0),
                 };
-                (rollout.plan.name.clone(), event)
+                Some((rollout.plan.name.clone(), event))
             })
             .collect();
         for (name, event) in events {

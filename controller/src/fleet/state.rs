@@ -1,9 +1,10 @@
 //! Everything the controller knows.
 
 use super::devices::Live;
+use super::enrol::Refusals;
 use super::outbox::Outbox;
 use super::record::{DeploymentRecord, DeviceRecord, LearnedRows, TokenRecord, learned_map};
-use super::{FleetError, keys};
+use super::{FleetError, journal, keys, rollout_record};
 use crate::catalogue::Published;
 use crate::store::{Store, StoreError};
 use sandpiper_core::event::{Event, Severity};
@@ -60,6 +61,7 @@ pub struct State {
     pub(super) events: VecDeque<(u64, Event)>,
     pub(super) live: BTreeMap<DeviceName, Live>,
     pub(super) next_stream: u64,
+    pub(super) refusals: Refusals,
     pub(super) out: Outbox,
 }
 
@@ -85,9 +87,14 @@ impl State {
     /// # Errors
     /// [`LoadError`].
     pub fn load(store: &dyn Store, authority: Arc<Authority>) -> Result<Self, LoadError> {
+        journal::recover(store)?;
         let devices = load::<DeviceRecord>(store, keys::DEVICES)?;
         let deployments = load::<DeploymentRecord>(store, keys::DEPLOYMENTS)?;
-        let rollouts = load::<Rollout>(store, keys::ROLLOUTS)?;
+        let rollouts = rollout_record::assemble(
+            load(store, keys::ROLLOUTS)?,
+            load(store, keys::PLANNED)?,
+            load(store, keys::PROGRESS)?,
+        );
         let tokens = load::<TokenRecord>(store, keys::TOKENS)?;
         let versions = load::<Published>(store, keys::VERSIONS)?;
         let events = load::<Event>(store, keys::EVENTS)?;
@@ -112,10 +119,7 @@ impl State {
                 .into_iter()
                 .map(|(_, d)| (d.deployment.name.clone(), d))
                 .collect(),
-            rollouts: rollouts
-                .into_iter()
-                .map(|(_, r)| (r.plan.name.clone(), r))
-                .collect(),
+            rollouts,
             tokens: tokens.into_iter().map(|(_, t)| (t.id.clone(), t)).collect(),
             versions: versions
                 .into_iter()
@@ -123,6 +127,7 @@ impl State {
                 .collect(),
             live: BTreeMap::new(),
             next_stream: 0,
+            refusals: Refusals::default(),
             out: Outbox::default(),
         })
     }
@@ -139,7 +144,7 @@ impl State {
         if self.events.len() >= MAX_EVENTS
             && let Some((old, _)) = self.events.pop_front()
         {
-            self.out.delete.push(keys::event(old));
+            self.out.delete(keys::event(old));
         }
         self.out.keep(keys::event(number), &event);
         self.out.changed(ResourceKind::Events, number);

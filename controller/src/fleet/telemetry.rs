@@ -5,12 +5,15 @@ use super::record::{MAX_INSTALLATIONS, learned_rows};
 use super::state::State;
 use super::{FleetError, keys};
 use sandpiper_core::names::DeviceName;
+use sandpiper_core::sketch::LatencySketch;
 use sandpiper_core::telemetry::TelemetryWindow;
 use sandpiper_core::time::Millis;
 use sandpiper_proto::convert::{FromController, ResourceKind};
 
 impl State {
-    /// Takes windows. Those seen before are skipped; all are acknowledged once persisted.
+    /// Takes windows. Those seen before are skipped; all are acknowledged once persisted. A
+    /// device sends in order of its sequence, so that a number below the last one stored was
+    /// stored as well; within a batch the order is made here.
     ///
     /// # Errors
     /// [`FleetError::Denied`].
@@ -19,12 +22,18 @@ impl State {
         now: Millis,
         name: &DeviceName,
         id: StreamId,
-        windows: Vec<TelemetryWindow>,
+        mut windows: Vec<TelemetryWindow>,
     ) -> Result<(), FleetError> {
         self.current_stream(name, id)?;
+        // Stable: installations keep the order in which they came.
+        windows.sort_by_key(|w| w.sequence);
         let mut fresh = false;
         let mut boots = Vec::new();
-        for window in &windows {
+        for window in &mut windows {
+            // What comes from outside may have more buckets than a sketch of ours.
+            let mut latency = LatencySketch::default();
+            latency.merge(&window.latency);
+            window.latency = latency;
             if !boots.contains(&window.boot) {
                 boots.push(window.boot);
             }
@@ -78,18 +87,27 @@ impl State {
                 }
             }
         }
-        let assigned = record.models.get(&window.model);
-        if assigned.is_some_and(|m| m.version == window.version) {
-            *record.served.entry(window.model.clone()).or_default() += window.inferences;
-        }
-        // Only of what is published is anything remembered, so a device cannot fill the store.
-        let key = (window.model.clone(), window.version.clone());
-        let known = self.versions.get(&key);
-        if known.is_some_and(|p| p.manifest.variant(&window.variant).is_some()) {
-            let key = (key.0, key.1, window.variant.clone());
-            let learned = self.learned.entry(name.clone()).or_default();
-            learned.entry(key).or_default().observe(window);
-        }
+        self.count(name, window);
         true
+    }
+
+    /// Adds up a window. Only of what is published is anything remembered, so that a device
+    /// cannot fill the store, and only code that was published for it proves anything.
+    fn count(&mut self, name: &DeviceName, window: &TelemetryWindow) {
+        let (model, version, variant) = (&window.model, &window.version, &window.variant);
+        let profile = self.devices.get(name).and_then(|d| d.profile.as_ref());
+        if !self.is_code_of(profile, model, version, variant, window.code) {
+            return;
+        }
+        if let Some(record) = self.devices.get_mut(name)
+            && let Some(assigned) = record.models.get(model)
+            && assigned.version == *version
+        {
+            let served = record.served.entry(model.clone()).or_default();
+            *served = served.saturating_add(window.inferences);
+        }
+        let key = (model.clone(), version.clone(), variant.clone());
+        let learned = self.learned.entry(name.clone()).or_default();
+        learned.entry(key).or_default().observe(window);
     }
 }

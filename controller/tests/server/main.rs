@@ -4,6 +4,7 @@
 
 mod artefacts;
 mod identity;
+mod large;
 mod names;
 mod restart;
 mod revocation;

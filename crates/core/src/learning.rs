@@ -91,10 +91,10 @@ pub struct Learned {
 impl Learned {
     /// Takes in one window. The caller sees to it that each window comes once.
     pub fn observe(&mut self, window: &TelemetryWindow) {
-        self.inferences += window.inferences;
-        self.errors += window.errors;
-        self.traps += window.traps;
-        self.nonfinite += window.nonfinite;
+        self.inferences = self.inferences.saturating_add(window.inferences);
+        self.errors = self.errors.saturating_add(window.errors);
+        self.traps = self.traps.saturating_add(window.traps);
+        self.nonfinite = self.nonfinite.saturating_add(window.nonfinite);
         if let Some(median) = window.latency.quantile(0.5) {
             let value = f64::from(median.max(1));
             self.latency = Some(Filter::updated(self.latency, value, MEASUREMENT_VARIANCE));
@@ -112,7 +112,7 @@ impl Learned {
         };
         self.energy_scope = window.energy_scope;
         self.energy_uj = self.energy_uj.saturating_add(window.energy_uj);
-        self.energy_inferences += window.inferences;
+        self.energy_inferences = self.energy_inferences.saturating_add(window.inferences);
         // The error of a board model or the gain of a meter is the same in every window, so
         // standard errors add up; it does not average out over time.
         let error = self.energy_variance_uj2.sqrt() + window.energy_variance_uj2.max(0.0).sqrt();

@@ -212,6 +212,7 @@ pub(crate) fn observation(generation: u64, models: Vec<ModelStatus>) -> Observat
             throttled: false,
         },
         models,
+        refused: None,
     }
 }
 

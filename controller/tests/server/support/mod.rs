@@ -77,9 +77,21 @@ impl Fleet {
     }
 
     pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.resume().await;
+    }
+
+    pub(crate) async fn stop(&mut self) {
         let server = self.server.take().unwrap();
         soon("the server to stop", server.stop()).await.unwrap();
+    }
+
+    pub(crate) async fn resume(&mut self) {
         self.server = Some(Server::start(&self.data).await.unwrap());
+    }
+
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
     }
 
     pub(crate) fn device_address(&self) -> &str {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! STATE/artefacts/DIGEST   whole and verified
-//! STATE/partial/DIGEST     verified chunks so far, in order
+//! STATE/partial/DIGEST     chunks so far, each at its place; verified anew when resumed
 //! STATE/partial/DIGEST.tree  its chunk tree
 //! STATE/state.json         what the reconciler remembers
 //! ```
@@ -14,7 +14,8 @@ use sandpiper_core::reconcile::DeviceState;
 use sandpiper_transport::fsio::{self, FsError};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// Free space left on the disk when an artefact is reserved, for the system to live.
@@ -71,7 +72,8 @@ pub struct Partial {
     file: File,
     path: PathBuf,
     tree: ChunkTree,
-    next: usize,
+    /// Whether each chunk is on the disk and verified.
+    have: Vec<bool>,
 }
 
 fn io_at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DepotError {
@@ -126,76 +128,81 @@ impl Depot {
     /// [`DepotError::Corrupt`], [`DepotError::Io`].
     pub fn verify(&self, artefact: ArtefactRef) -> Result<PathBuf, DepotError> {
         let path = self.path_of(artefact.digest);
-        let mut file = File::open(&path).map_err(io_at("open", &path))?;
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; CHUNK_BYTES];
-        let mut length = 0;
-        loop {
-            let n = file.read(&mut buffer).map_err(io_at("read", &path))?;
-            if n == 0 {
-                break;
-            }
-            length += n as u64;
-            hasher.update(&buffer[..n]);
-        }
-        let digest = Digest::from_bytes(*hasher.finalize().as_bytes());
-        if digest != artefact.digest || length != artefact.size_bytes {
+        let file = File::open(&path).map_err(io_at("open", &path))?;
+        if digest_of(&file, &path)? != artefact {
             std::fs::remove_file(&path).map_err(io_at("delete", &path))?;
             return Err(DepotError::Corrupt(artefact.digest));
         }
         Ok(path)
     }
 
-    /// Bytes fetched of an artefact: all, or those of a partial download.
-    pub fn fetched_bytes(&self, artefact: ArtefactRef) -> u64 {
-        if self.has(artefact) {
-            return artefact.size_bytes;
+    /// Goes on with a download that was cut, if its chunk tree is on the disk. Reads and verifies
+    /// what is there: to be called on a thread that may block.
+    ///
+    /// # Errors
+    /// [`DepotError`].
+    pub fn resume(&self, artefact: ArtefactRef) -> Result<Option<Partial>, DepotError> {
+        let Ok(bytes) = std::fs::read(self.tree_path(artefact.digest)) else {
+            return Ok(None); // Never begun, or its tree is lost: it is sent again.
+        };
+        let (values, rest) = bytes.as_chunks::<32>();
+        match ChunkTree::verified(artefact, values.to_vec()) {
+            Ok(tree) if rest.is_empty() => self.open_partial(tree).map(Some),
+            _ => Ok(None),
         }
-        std::fs::metadata(self.partial_path(artefact.digest)).map_or(0, |m| m.len())
     }
 
-    /// Chunks of a partial download that are kept, for the request to resume.
-    pub fn resume_point(&self, artefact: ArtefactRef) -> u64 {
-        let kept = self.fetched_bytes(artefact) / CHUNK_BYTES as u64;
-        // At least the last chunk is fetched, so that the sender has something to end with.
-        kept.min(chunk_count(artefact.size_bytes) as u64 - 1)
-    }
-
-    /// Opens a download. Chunks on the disk are verified against the tree; the first that does
-    /// not fit, and what follows, is dropped.
+    /// Opens a download. Chunks on the disk that fit the tree are kept, wherever they are; the
+    /// others are fetched again. To be called on a thread that may block.
     ///
     /// # Errors
     /// [`DepotError`]; [`DepotError::Full`] before anything is written.
     pub fn begin(&self, tree: ChunkTree) -> Result<Partial, DepotError> {
-        let artefact = tree.artefact();
-        let path = self.partial_path(artefact.digest);
+        let digest = tree.artefact().digest;
+        self.check_room(tree.artefact())?;
+        fsio::write_atomic(&self.tree_path(digest), &tree.values().concat(), 0o600)?;
+        self.open_partial(tree)
+    }
+
+    /// Length of the partial file of an artefact, 0 without one: it grows as chunks arrive.
+    pub fn partial_bytes(&self, artefact: ArtefactRef) -> u64 {
+        std::fs::metadata(self.partial_path(artefact.digest)).map_or(0, |m| m.len())
+    }
+
+    fn check_room(&self, artefact: ArtefactRef) -> Result<(), DepotError> {
         let need = artefact
             .size_bytes
-            .saturating_sub(self.fetched_bytes(artefact));
+            .saturating_sub(self.partial_bytes(artefact));
         let free = free_bytes(&self.root);
         if free < need.saturating_add(RESERVE_BYTES) {
             return Err(DepotError::Full { need, free });
         }
-        let values: Vec<u8> = tree.values().concat();
-        fsio::write_atomic(&self.tree_path(artefact.digest), &values, 0o600)?;
+        Ok(())
+    }
+
+    fn open_partial(&self, tree: ChunkTree) -> Result<Partial, DepotError> {
+        let artefact = tree.artefact();
+        self.check_room(artefact)?;
+        let path = self.partial_path(artefact.digest);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let file = options.open(&path).map_err(io_at("open", &path))?;
         let mut partial = Partial {
+            have: vec![false; chunk_count(artefact.size_bytes)],
             file,
             path,
             tree,
-            next: 0,
         };
-        partial.keep_what_is_right()?;
+        partial.look()?;
         Ok(partial)
     }
 
     /// Makes a complete download an artefact: fdatasync, verify the whole, rename, fsync of the
-    /// directory.
+    /// directory. To be called on a thread that may block; holds one chunk in memory.
     ///
     /// # Errors
-    /// [`DepotError`]; on any the partial file is dropped.
+    /// [`DepotError`]; the partial file is dropped when it cannot be synced or is not what its
+    /// name says.
     pub fn commit(&self, partial: Partial) -> Result<PathBuf, DepotError> {
         let artefact = partial.tree.artefact();
         let synced = partial
@@ -206,8 +213,7 @@ impl Depot {
             self.drop_partial(artefact.digest);
             return Err(error);
         }
-        let whole = std::fs::read(&partial.path).map_err(io_at("read", &partial.path))?;
-        if ArtefactRef::of(&whole) != artefact {
+        if digest_of(&partial.file, &partial.path)? != artefact {
             self.drop_partial(artefact.digest);
             return Err(DepotError::Corrupt(artefact.digest));
         }
@@ -227,24 +233,28 @@ impl Depot {
         }
     }
 
-    /// Deletes every artefact and partial file that is not live. Returns how many.
+    /// Deletes every artefact and partial file but those of `keep`: what is live and what is
+    /// being fetched. Returns how many.
     ///
     /// # Errors
     /// [`DepotError::Io`].
-    pub fn collect(&self, live: &BTreeSet<Digest>) -> Result<usize, DepotError> {
+    pub fn collect(&self, keep: &BTreeSet<Digest>) -> Result<usize, DepotError> {
         let mut deleted = 0;
         for dir in ["artefacts", "partial"] {
             let dir = self.root.join(dir);
             for entry in std::fs::read_dir(&dir).map_err(io_at("list", &dir))? {
                 let entry = entry.map_err(io_at("list", &dir))?;
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let digest = name.trim_end_matches(".tree").parse::<Digest>().ok();
-                if digest.is_some_and(|d| live.contains(&d)) {
+                if digest_in(&name).is_some_and(|d| keep.contains(&d)) {
                     continue;
                 }
                 let path = entry.path();
-                std::fs::remove_file(&path).map_err(io_at("delete", &path))?;
-                deleted += 1;
+                match std::fs::remove_file(&path) {
+                    Ok(()) => deleted += 1,
+                    // A temporary file got its name in the meantime.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(io_at("delete", &path)(e)),
+                }
             }
         }
         Ok(deleted)
@@ -287,52 +297,90 @@ impl Depot {
 }
 
 impl Partial {
-    fn keep_what_is_right(&mut self) -> Result<(), DepotError> {
-        let count = chunk_count(self.tree.artefact().size_bytes);
+    /// Verifies every chunk that is on the disk in full length.
+    fn look(&mut self) -> Result<(), DepotError> {
+        let metadata = self.file.metadata().map_err(io_at("read", &self.path))?;
+        let whole = metadata.len() >= self.tree.artefact().size_bytes;
         let mut buffer = vec![0; CHUNK_BYTES];
-        let mut kept = 0u64;
-        while self.next < count {
-            let chunk = &mut buffer[..self.tree.chunk_len(self.next)];
-            if self.file.read_exact(chunk).is_err() || self.tree.verify(self.next, chunk).is_err() {
+        for (index, have) in self.have.iter_mut().enumerate() {
+            let start = offset(index);
+            let chunk = &mut buffer[..self.tree.chunk_len(index)];
+            // What a cut or torn write left behind ends before the chunk does.
+            if !whole && start + chunk.len() as u64 > metadata.len() {
                 break;
             }
-            kept += chunk.len() as u64;
-            self.next += 1;
+            self.file
+                .read_exact_at(chunk, start)
+                .map_err(io_at("read", &self.path))?;
+            *have = self.tree.verify(index, chunk).is_ok();
         }
-        self.file
-            .set_len(kept)
-            .map_err(io_at("truncate", &self.path))?;
-        self.file
-            .seek(SeekFrom::Start(kept))
-            .map_err(io_at("seek in", &self.path))?;
         Ok(())
     }
 
-    /// Index of the chunk that is needed next.
-    pub fn next(&self) -> usize {
-        self.next
+    /// Index of the first chunk that is needed; the number of chunks when none is.
+    pub fn first_missing(&self) -> usize {
+        let missing = self.have.iter().position(|have| !have);
+        missing.unwrap_or(self.have.len())
+    }
+
+    /// Whether this chunk has to be fetched.
+    pub fn is_missing(&self, index: usize) -> bool {
+        self.have.get(index) == Some(&false)
+    }
+
+    /// Number of chunks that are there.
+    pub fn kept(&self) -> usize {
+        self.have.iter().filter(|have| **have).count()
     }
 
     /// Whether every chunk is there.
     pub fn is_complete(&self) -> bool {
-        self.next >= chunk_count(self.tree.artefact().size_bytes)
+        self.have.iter().all(|have| *have)
     }
 
-    /// Verifies the next chunk and writes it.
+    /// Verifies a chunk and writes it to its place.
     ///
     /// # Errors
     /// [`DepotError::Corrupt`] when it does not fit the tree (nothing is written),
     /// [`DepotError::Io`].
-    pub fn push(&mut self, chunk: &[u8]) -> Result<(), DepotError> {
-        if self.is_complete() || self.tree.verify(self.next, chunk).is_err() {
+    pub fn put(&mut self, index: usize, chunk: &[u8]) -> Result<(), DepotError> {
+        if self.tree.verify(index, chunk).is_err() {
             return Err(DepotError::Corrupt(self.tree.artefact().digest));
         }
         self.file
-            .write_all(chunk)
+            .write_all_at(chunk, offset(index))
             .map_err(io_at("write", &self.path))?;
-        self.next += 1;
+        self.have[index] = true;
         Ok(())
     }
+}
+
+fn offset(index: usize) -> u64 {
+    index as u64 * CHUNK_BYTES as u64
+}
+
+/// The digest that a file's name begins with: `DIGEST`, `DIGEST.tree`, `.DIGEST.tree.tmp`.
+fn digest_in(name: &str) -> Option<Digest> {
+    let name = name.trim_start_matches('.');
+    name.split('.').next()?.parse().ok()
+}
+
+/// Digest and length of a file, reading one chunk at a time.
+fn digest_of(mut file: &File, path: &Path) -> Result<ArtefactRef, DepotError> {
+    io::Seek::rewind(&mut file).map_err(io_at("rewind", path))?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut size_bytes = 0;
+    loop {
+        let n = file.read(&mut buffer).map_err(io_at("read", path))?;
+        if n == 0 {
+            break;
+        }
+        size_bytes += n as u64;
+        hasher.update(&buffer[..n]);
+    }
+    let digest = Digest::from_bytes(*hasher.finalize().as_bytes());
+    Ok(ArtefactRef { digest, size_bytes })
 }
 
 /// Bytes free for unprivileged programs on the disk that holds `path`; 0 when unknown.
@@ -341,83 +389,4 @@ pub fn free_bytes(path: &Path) -> u64 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn artefact(n: usize) -> (Vec<u8>, ChunkTree) {
-        let bytes: Vec<u8> = (0..n).map(|i| (i * 7 % 251) as u8).collect();
-        let tree = ChunkTree::of(&bytes);
-        (bytes, tree)
-    }
-
-    #[test]
-    fn a_download_that_was_cut_resumes_and_drops_a_damaged_chunk() {
-        let dir = tempfile::tempdir().unwrap();
-        let depot = Depot::open(dir.path()).unwrap();
-        let (bytes, tree) = artefact(3 * CHUNK_BYTES + 100);
-        let reference = tree.artefact();
-        let mut partial = depot.begin(tree.clone()).unwrap();
-        partial.push(&bytes[..CHUNK_BYTES]).unwrap();
-        partial.push(&bytes[CHUNK_BYTES..2 * CHUNK_BYTES]).unwrap();
-        drop(partial);
-        assert_eq!(depot.resume_point(reference), 2);
-        // Power is cut in the middle of the third chunk: a torn tail.
-        let path = depot.partial_path(reference.digest);
-        let mut torn = std::fs::read(&path).unwrap();
-        torn.extend([9; 100]);
-        torn[CHUNK_BYTES + 5] ^= 1;
-        std::fs::write(&path, &torn).unwrap();
-        let mut partial = depot.begin(tree).unwrap();
-        assert_eq!(partial.next(), 1);
-        assert!(partial.push(&[0; 10]).is_err());
-        for chunk in bytes[CHUNK_BYTES..].chunks(CHUNK_BYTES) {
-            assert!(!depot.has(reference));
-            partial.push(chunk).unwrap();
-        }
-        assert!(partial.is_complete());
-        depot.commit(partial).unwrap();
-        assert!(depot.has(reference));
-        depot.verify(reference).unwrap();
-        assert_eq!(
-            std::fs::read_dir(dir.path().join("partial"))
-                .unwrap()
-                .count(),
-            0
-        );
-    }
-
-    #[test]
-    fn a_damaged_artefact_is_noticed_and_only_garbage_is_collected() {
-        let dir = tempfile::tempdir().unwrap();
-        let depot = Depot::open(dir.path()).unwrap();
-        let mut refs = Vec::new();
-        for n in [10, 20] {
-            let (bytes, tree) = artefact(n);
-            refs.push(tree.artefact());
-            let mut partial = depot.begin(tree).unwrap();
-            partial.push(&bytes).unwrap();
-            depot.commit(partial).unwrap();
-        }
-        assert_eq!(depot.collect(&[refs[0].digest].into()).unwrap(), 1);
-        assert!(depot.has(refs[0]) && !depot.has(refs[1]));
-        std::fs::write(depot.path_of(refs[0].digest), [0; 10]).unwrap();
-        assert!(matches!(depot.verify(refs[0]), Err(DepotError::Corrupt(_))));
-        assert!(!depot.has(refs[0]));
-    }
-
-    #[test]
-    fn the_state_comes_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let depot = Depot::open(dir.path()).unwrap();
-        assert!(depot.load_state().unwrap().is_none());
-        let state = DeviceState {
-            installation: 7,
-            ..DeviceState::default()
-        };
-        depot.save_state(&state).unwrap();
-        assert_eq!(depot.load_state().unwrap(), Some(state));
-        std::fs::write(depot.state_path(), b"{").unwrap();
-        assert!(matches!(depot.load_state(), Err(DepotError::State { .. })));
-    }
-}
+mod tests;

@@ -1,0 +1,302 @@
+//! Performs what the reconciler decides: persist first, then act, feed results back as events.
+
+mod expect;
+mod guests;
+mod pace;
+mod start;
+
+pub(crate) use expect::expected;
+pub use guests::{Guests, Key, Ticket};
+
+use crate::clock;
+use crate::config::Config;
+use crate::depot::{Depot, DepotError};
+use crate::energy::{Accountant, Activity};
+use crate::fetcher::Fetcher;
+use crate::guest::Launcher;
+use crate::probe;
+use crate::serve::routes::{Routes, Served};
+use crate::tally::{ServedBy, Tally};
+use crate::telemetry::Ring;
+use pace::Pace;
+use sandpiper_core::ladder::Climber;
+use sandpiper_core::profile::DeviceProfile;
+use sandpiper_core::reconcile::{DeviceEffect, DeviceEvent, Reconciler};
+use sandpiper_core::telemetry::{FailureKind, Observation};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+/// Longest time until the reconciler's deadlines are looked at: its clock may be set.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// What reaches the driver.
+pub enum Input {
+    /// An assignment arrived, verified.
+    Event(DeviceEvent),
+    /// An assignment arrived that does not verify.
+    Refused(String),
+    /// A start has ended, with a guest or with the reason why not.
+    Started(Key, Ticket, Result<Arc<Served>, (FailureKind, String)>),
+    /// A guest that was loaded died.
+    Died(Arc<Served>, String),
+}
+
+/// The way to the driver.
+#[derive(Clone)]
+pub struct Handle {
+    /// Events.
+    pub inputs: mpsc::Sender<Input>,
+    /// What the device reports, on every change.
+    pub observation: watch::Receiver<Observation>,
+    /// What the device is; changes when more is learned of it.
+    pub profile: watch::Receiver<DeviceProfile>,
+}
+
+/// Owns the reconciler and everything that it moves.
+pub struct Driver {
+    /// Configuration.
+    pub config: Config,
+    /// Decides.
+    pub machine: Reconciler,
+    /// Stores.
+    pub depot: Depot,
+    /// Fetches.
+    pub fetcher: Fetcher,
+    /// Loads guests.
+    pub launcher: Arc<dyn Launcher>,
+    /// Where requests go.
+    pub routes: Arc<Routes>,
+    /// Closed windows.
+    pub ring: Arc<Mutex<Ring>>,
+    /// Energy.
+    pub accountant: Accountant,
+    /// To itself.
+    pub inputs: mpsc::Sender<Input>,
+    /// What is reported.
+    pub observation: watch::Sender<Observation>,
+    /// What the device is.
+    pub profile: watch::Sender<DeviceProfile>,
+    /// Climbs the ladder.
+    pub climber: Climber,
+    /// Guests, and starts that have not ended.
+    pub guests: Guests,
+}
+
+impl Driver {
+    /// Runs until every sender of inputs is gone or `stop` resolves. `fetched` gives the answers
+    /// of the fetcher.
+    pub async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Input>,
+        mut fetched: mpsc::Receiver<DeviceEvent>,
+        stop: impl Future<Output = ()>,
+    ) {
+        tokio::pin!(stop);
+        self.look();
+        self.handle(DeviceEvent::Tick);
+        let mut poll = tokio::time::interval(self.config.poll);
+        let mut window = tokio::time::interval(self.config.window);
+        window.reset();
+        let routes = self.routes.clone();
+        let (mut pace, mut seen) = (Pace::new(Instant::now()), 0);
+        loop {
+            let (metered, due) = (self.accountant.is_metered(), self.until_due());
+            tokio::select! {
+                () = &mut stop => break,
+                input = inbox.recv() => match input {
+                    Some(input) => self.take(input),
+                    None => break,
+                },
+                Some(event) = fetched.recv() => self.fetched(event),
+                _ = poll.tick() => self.look(),
+                _ = window.tick() => self.close_windows(),
+                () = routes.activity.woken(), if metered && pace.rests() => {
+                    let now = Instant::now();
+                    // What ends here was rest; it is not, if the word is an old one.
+                    if routes.activity.any_since(&mut seen) {
+                        self.accountant.sample(now, self.activity(false));
+                        pace.begun(now);
+                    }
+                }
+                () = tokio::time::sleep_until(pace.next().into()), if metered => {
+                    let now = Instant::now();
+                    let activity = self.activity(routes.activity.any_since(&mut seen));
+                    self.accountant.sample(now, activity);
+                    pace.read(now, activity);
+                }
+                () = tokio::time::sleep(due) => self.handle_due(),
+            }
+        }
+        self.close_windows();
+    }
+
+    fn activity(&self, inferring: bool) -> Activity {
+        match (inferring, self.guests.starting.is_empty()) {
+            (true, _) => Activity::Inferring,
+            (false, false) => Activity::Loading,
+            (false, true) => Activity::Quiet,
+        }
+    }
+
+    fn until_due(&self) -> Duration {
+        let due = self.machine.next_deadline();
+        due.map_or(LOOK_AGAIN, |(at, _)| at.since(clock::now()).min(LOOK_AGAIN))
+    }
+
+    fn handle_due(&mut self) {
+        let due = self.machine.next_deadline();
+        if due.is_some_and(|(at, _)| clock::now() >= at) {
+            self.handle(DeviceEvent::Tick);
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => {
+                if matches!(event, DeviceEvent::Assigned(..)) {
+                    // It speaks for itself; a refusal is told again.
+                    self.refused(None);
+                }
+                self.handle(event);
+            }
+            Input::Refused(why) => self.refused(Some(why)),
+            Input::Started(key, ticket, result) => self.started(key, ticket, result),
+            Input::Died(served, why) => self.died(&served, why),
+        }
+    }
+
+    /// Looks at battery, memory and temperature; climbs when that says so.
+    fn look(&mut self) {
+        let now = probe::conditions(&self.config);
+        let models = self.machine.state().models.values();
+        let ladders = models.filter_map(|s| s.active.as_ref()).map(|a| &a.ladder);
+        // One power state for the device: the most careful of its deployments counts.
+        let (low, critical) = ladders.fold((0, 0), |(l, c), ladder| {
+            (ladder.low_percent.max(l), ladder.critical_percent.max(c))
+        });
+        let state = self.climber.observe(&now, low, critical);
+        if state != self.machine.power_state() {
+            tracing::info!(%state, "the power state changes");
+            self.handle(DeviceEvent::PowerState(state));
+        }
+        self.observation.send_if_modified(|o| {
+            let changed = o.conditions != now;
+            o.conditions = now;
+            changed
+        });
+    }
+
+    fn handle(&mut self, event: DeviceEvent) {
+        for effect in self.machine.handle(clock::now(), event) {
+            if let Err(error) = self.perform(effect) {
+                // What follows depends on what failed; it is tried again at the next start.
+                tracing::error!("the disk fails, nothing is changed: {error}");
+                break;
+            }
+        }
+        self.report();
+    }
+
+    fn perform(&mut self, effect: DeviceEffect) -> Result<(), DepotError> {
+        match effect {
+            DeviceEffect::Persist => self.depot.save_state(self.machine.state())?,
+            DeviceEffect::Fetch { artefacts, .. } => self.fetcher.request(artefacts),
+            DeviceEffect::StartRunner {
+                model,
+                version,
+                variant,
+                self_test,
+            } => self.start((model, version, variant), self_test),
+            DeviceEffect::Switch {
+                model,
+                version,
+                variant,
+            } => self.switch(&(model, version, variant)),
+            DeviceEffect::StopRunner {
+                model,
+                version,
+                variant,
+            } => self.stop(&(model, version, variant)),
+            DeviceEffect::Report => {}
+            DeviceEffect::Collect => {
+                let live = self.machine.live_artefacts();
+                self.fetcher.keep_only(&live);
+                // Also what is about to end: its partial file is in use until then.
+                let mut keep = self.fetcher.under_way();
+                keep.extend(live);
+                self.depot.collect(&keep)?;
+            }
+            DeviceEffect::Refuse(refusal) => self.refused(Some(refusal.to_string())),
+        }
+        Ok(())
+    }
+
+    /// A refused assignment changes nothing but what is reported.
+    fn refused(&self, why: Option<String>) {
+        if let Some(why) = &why {
+            tracing::error!("an assignment is refused: {why}");
+        }
+        self.observation
+            .send_if_modified(|o| std::mem::replace(&mut o.refused, why) != o.refused);
+        self.show();
+    }
+
+    fn report(&self) {
+        let state = self.machine.state();
+        let models = self.machine.statuses();
+        self.observation.send_if_modified(|o| {
+            let changed = o.generation != state.generation || o.models != models;
+            o.generation = state.generation;
+            o.models = models;
+            changed
+        });
+        self.routes.expect(expected(&self.machine));
+        self.show();
+    }
+
+    /// For `status`.
+    fn show(&self) {
+        let status = serde_json::to_value(&*self.observation.borrow());
+        self.routes.set_status(status.unwrap_or_default());
+    }
+
+    fn fetched(&mut self, event: DeviceEvent) {
+        if let DeviceEvent::Fetched(artefact) = &event
+            && !self.depot.has(*artefact)
+        {
+            // It was collected between its last byte and this word: nobody wanted it. Whoever
+            // wants it now has asked for it since.
+            return;
+        }
+        self.handle(event);
+    }
+
+    fn close_windows(&mut self) {
+        self.close_with(None);
+    }
+
+    /// Closes the windows of all that serve, and of one that has ceased to. All at once, since
+    /// the energy since the last time is split among them.
+    fn close_with(&mut self, ceased: Option<Arc<Served>>) {
+        let mut all = self.routes.all();
+        all.extend(ceased);
+        let tallies: Vec<Tally> = all.iter().map(|s| s.take_tally()).collect();
+        let cpu: Vec<u64> = tallies.iter().map(Tally::cpu_us).collect();
+        let energies = self.accountant.settle(&cpu);
+        for ((served, tally), energy) in all.iter().zip(tallies).zip(energies) {
+            if tally.is_empty() {
+                continue;
+            }
+            let by = ServedBy {
+                power_state: self.machine.power_state(),
+                ..served.by.clone()
+            };
+            let window = tally.close(&by, clock::now(), energy);
+            let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = ring.push(window) {
+                tracing::error!("a telemetry window is lost: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Writes of one job as one step, however many there are.
+//!
+//! A store bounds its transactions, and a wave may move more devices than one holds. Then every
+//! write first goes to a place of its own (the journal); once all are there one key says that
+//! they count, and only then are they moved to where they belong. A crash before that key
+//! leaves nothing of the job, a crash after it is made good at the next start. So a rollout
+//! never remembers devices that were not assigned, nor the other way round.
+
+use super::keys;
+use crate::store::{MAX_TRANSACTION_KEYS, Store, StoreError, Transaction};
+use std::collections::BTreeMap;
+
+/// New values by key; `None` for a key that goes.
+pub(super) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// Moving an entry touches its place in the journal and where it belongs; the mark is one more.
+const MOVED_AT_ONCE: usize = MAX_TRANSACTION_KEYS / 2 - 1;
+
+/// Makes all writes durable, or, with an error, possibly none.
+///
+/// # Errors
+/// [`StoreError`].
+pub(super) fn commit(store: &dyn Store, writes: Writes) -> Result<(), StoreError> {
+    if writes.is_empty() {
+        return Ok(());
+    }
+    if writes.len() <= MAX_TRANSACTION_KEYS {
+        return store.transact(direct(writes));
+    }
+    write_down(store, writes)?;
+    store.transact(Transaction::default().put(keys::JOURNAL_MARK, *b"1"))?;
+    carry_out(store)
+}
+
+fn direct(writes: Writes) -> Transaction {
+    let mut transaction = Transaction::default();
+    for (key, value) in writes {
+        transaction = match value {
+            Some(value) => transaction.put(key, value),
+            None => transaction.delete(key),
+        };
+    }
+    transaction
+}
+
+fn write_down(store: &dyn Store, writes: Writes) -> Result<(), StoreError> {
+    let mut open = Transaction::default();
+    for (key, value) in writes {
+        let (prefix, value) = match value {
+            Some(value) => (keys::JOURNAL_PUT, value),
+            None => (keys::JOURNAL_DELETE, Vec::new()),
+        };
+        open = open.put([prefix, &key].concat(), value);
+        if open.put.len() == MAX_TRANSACTION_KEYS {
+            store.transact(std::mem::take(&mut open))?;
+        }
+    }
+    store.transact(open)
+}
+
+/// Moves what the journal holds to where it belongs. The order does not matter: every key is in
+/// it once.
+fn carry_out(store: &dyn Store) -> Result<(), StoreError> {
+    let puts = store.range(keys::JOURNAL_PUT)?.into_iter();
+    let puts = puts.map(|(key, value)| (key, Some(value)));
+    let deletes = store.range(keys::JOURNAL_DELETE)?.into_iter();
+    let deletes = deletes.map(|(key, _)| (key, None));
+    let mut open = Transaction::default();
+    let mut count = 0;
+    for (place, value) in puts.chain(deletes) {
+        // Both prefixes have the same length.
+        let key = place[keys::JOURNAL_PUT.len()..].to_vec();
+        open = match value {
+            Some(value) => open.put(key, value),
+            None => open.delete(key),
+        };
+        open = open.delete(place);
+        count += 1;
+        if count == MOVED_AT_ONCE {
+            store.transact(std::mem::take(&mut open))?;
+            count = 0;
+        }
+    }
+    store.transact(open.delete(keys::JOURNAL_MARK))
+}
+
+/// Finishes or forgets what a crash interrupted. Call it before anything is read.
+///
+/// # Errors
+/// [`StoreError`].
+pub(super) fn recover(store: &dyn Store) -> Result<(), StoreError> {
+    if store.get(keys::JOURNAL_MARK)?.is_some() {
+        return carry_out(store);
+    }
+    for prefix in [keys::JOURNAL_PUT, keys::JOURNAL_DELETE] {
+        let left: Vec<_> = store.range(prefix)?.into_iter().map(|(k, _)| k).collect();
+        for part in left.chunks(MAX_TRANSACTION_KEYS) {
+            let delete = part.to_vec();
+            store.transact(Transaction {
+                delete,
+                ..Transaction::default()
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::store::{Entry, MemoryStore, Watch};
+    use std::sync::Mutex;
+
+    /// A store that a power cut takes away after so many transactions.
+    struct Cut<'a> {
+        store: &'a MemoryStore,
+        left: Mutex<usize>,
+    }
+
+    impl Store for Cut<'_> {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            self.store.get(key)
+        }
+        fn range(&self, prefix: &[u8]) -> Result<Vec<Entry>, StoreError> {
+            self.store.range(prefix)
+        }
+        fn transact(&self, transaction: Transaction) -> Result<(), StoreError> {
+            let mut left = self.left.lock().unwrap();
+            if *left == 0 {
+                return Err(StoreError::Broken("cut".to_owned()));
+            }
+            *left -= 1;
+            self.store.transact(transaction)
+        }
+        fn watch(&self, prefix: &[u8]) -> Watch {
+            self.store.watch(prefix)
+        }
+    }
+
+    fn key(number: usize) -> Vec<u8> {
+        format!("d/{number:05}").into_bytes()
+    }
+
+    /// 25,000 devices whose value changes, and one record that goes.
+    fn job() -> Writes {
+        let mut writes: Writes = (0..25_000)
+            .map(|n| (key(n), Some(b"new".to_vec())))
+            .collect();
+        writes.insert(b"r/old".to_vec(), None);
+        writes
+    }
+
+    fn old() -> MemoryStore {
+        let store = MemoryStore::default();
+        store
+            .transact(
+                Transaction::default()
+                    .put("r/old", "old")
+                    .put(key(3), "old"),
+            )
+            .unwrap();
+        store
+    }
+
+    #[test]
+    fn more_than_one_transaction_holds_is_written() {
+        let store = old();
+        commit(&store, job()).unwrap();
+        let all = store.range(b"").unwrap();
+        assert_eq!(all.len(), 25_000, "nothing of the journal is left");
+        assert!(all.iter().all(|(_, value)| value == b"new"));
+    }
+
+    #[test]
+    fn a_power_cut_leaves_all_of_a_job_or_nothing() {
+        let mut outcomes = [0, 0];
+        for cut_after in 0.. {
+            let store = old();
+            let before = store.range(b"").unwrap();
+            let cut = Cut {
+                store: &store,
+                left: Mutex::new(cut_after),
+            };
+            let ended = commit(&cut, job());
+            recover(&store).unwrap();
+            let after = store.range(b"").unwrap();
+            let whole = after.len() == 25_000 && after.iter().all(|(_, v)| v == b"new");
+            assert!(whole || after == before, "cut after {cut_after}");
+            outcomes[usize::from(whole)] += 1;
+            if ended.is_ok() {
+                assert!(whole);
+                break;
+            }
+        }
+        assert!(outcomes[0] > 3 && outcomes[1] > 3, "{outcomes:?}");
+    }
+}
