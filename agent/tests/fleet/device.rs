@@ -91,12 +91,19 @@ impl Device {
 
     /// Asks the model; `None` while nobody listens.
     pub(crate) async fn infer(&self) -> Option<Reply> {
-        let url = format!("http://{}/v2/models/activity/infer", self.address);
-        let body = r#"{"inputs":[{"name":"x","shape":[1,4],"datatype":"INT32","data":[1,2,3,4]}]}"#;
+        self.ask("activity", [1, 2, 3, 4]).await
+    }
+
+    /// Asks a model with these numbers; `None` while nobody listens.
+    pub(crate) async fn ask(&self, model: &str, x: [i32; 4]) -> Option<Reply> {
+        let url = format!("http://{}/v2/models/{model}/infer", self.address);
+        let body = format!(
+            r#"{{"inputs":[{{"name":"x","shape":[1,4],"datatype":"INT32","data":{x:?}}}]}}"#
+        );
         let ask = move || {
             let config = ureq::Agent::config_builder().http_status_as_error(false);
             let agent: ureq::Agent = config.build().into();
-            let mut response = agent.post(url).send(body).ok()?;
+            let mut response = agent.post(url).send(&body).ok()?;
             let after = response.headers().get("retry-after");
             Some(Reply {
                 status: response.status().as_u16(),
@@ -128,11 +135,16 @@ impl Drop for Device {
 
 /// A version of one variant that adds one to four numbers; the controller holds its artefacts.
 pub(crate) fn version(controller: &Controller) -> VersionManifest {
+    version_of(controller, "activity", ADD_ONE)
+}
+
+/// A version of one variant with this body, which must add one to the numbers 1 to 4.
+pub(crate) fn version_of(controller: &Controller, model: &str, body: &str) -> VersionManifest {
     let wanted = ModuleAbi {
         bounded: true,
         ..abi(1)
     };
-    let wasm = module(&infer(1, ADD_ONE), &wanted);
+    let wasm = module(&infer(1, body), &wanted);
     let target = host_target();
     let made = precompile(&wasm, target, Origin::OwnCompiler).unwrap();
     let golden = [bytes(&[1, 2, 3, 4]), bytes(&[2, 3, 4, 5])].concat();
@@ -162,7 +174,7 @@ pub(crate) fn version(controller: &Controller) -> VersionManifest {
         host_latency: None,
     };
     VersionManifest {
-        model: ModelName::new("activity").unwrap(),
+        model: ModelName::new(model).unwrap(),
         version: VersionName::new("v1").unwrap(),
         publisher: ActorName::new("publisher").unwrap(),
         published_at: Millis(0),
@@ -181,29 +193,41 @@ pub(crate) fn bundle(
     generation: u64,
     version: &VersionManifest,
 ) -> AssignmentBundle {
+    bundle_of(controller, device, generation, &[version])
+}
+
+fn assigned(version: &VersionManifest) -> AssignedModel {
     let ladder = Ladder {
         rungs: [(PowerState::Mains, version.variants[0].name.clone())].into(),
         low_percent: 30,
         critical_percent: 10,
     };
-    let assigned = AssignedModel {
+    AssignedModel {
         deployment: DeploymentName::new("sheds").unwrap(),
         model: version.model.clone(),
         version: version.version.clone(),
         ladder,
         latency_slo_us: None,
-    };
+    }
+}
+
+/// An assignment of these versions.
+pub(crate) fn bundle_of(
+    controller: &Controller,
+    device: &str,
+    generation: u64,
+    versions: &[&VersionManifest],
+) -> AssignmentBundle {
+    let models = versions.iter().map(|v| (v.model.clone(), assigned(v)));
+    let signed =
+        |v: &&VersionManifest| Controller::sign(&controller.publisher, Purpose::Version, *v);
     let assignment = Assignment {
         device: DeviceName::new(device).unwrap(),
         generation: Generation(generation),
-        models: [(version.model.clone(), assigned)].into(),
+        models: models.collect(),
     };
     AssignmentBundle {
         assignment: Controller::sign(&controller.assigner, Purpose::Assignment, &assignment),
-        versions: vec![Controller::sign(
-            &controller.publisher,
-            Purpose::Version,
-            version,
-        )],
+        versions: versions.iter().map(signed).collect(),
     }
 }

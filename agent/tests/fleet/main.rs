@@ -7,6 +7,7 @@ mod common;
 mod controller;
 mod device;
 mod fetching;
+mod hostile;
 mod serving;
 
 use std::time::{Duration, Instant};

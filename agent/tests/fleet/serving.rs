@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
-struct Setup {
-    controller: Arc<Controller>,
+pub(crate) struct Setup {
+    pub(crate) controller: Arc<Controller>,
     server: JoinHandle<()>,
-    device: Device,
+    pub(crate) device: Device,
 }
 
 impl Setup {
@@ -25,7 +25,7 @@ impl Setup {
     }
 
     /// A device without a model.
-    async fn attached() -> Self {
+    pub(crate) async fn attached() -> Self {
         let controller = Controller::new();
         let (address, server) = controller.serve().await;
         let mut device = Device::join(&controller, &address).await;
