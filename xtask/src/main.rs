@@ -1,5 +1,6 @@
 //! `cargo xtask`: the commands a contributor needs.
 
+mod bench;
 mod checks;
 mod demo;
 mod shell;
@@ -28,11 +29,15 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Figures with both sides and where they come from.
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Demo { json } => demo::run(json),
         Command::Test { only } => checks::run(only.as_deref()),
+        Command::Bench(what) => bench::run(&what),
     }
 }

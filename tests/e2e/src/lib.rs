@@ -11,14 +11,12 @@
 //! | [`sysfs`] | the tree that an agent reads its battery from |
 //! | [`oip`] | the inference protocol as a local program speaks it |
 //! | [`onnx`] | breaks a model file on purpose |
-//! | [`npz`] | reads test data |
 //! | [`traffic`] | local programs that ask an agent |
 //! | [`wait`] | waits with a bound |
 
 pub mod binaries;
 pub mod controller;
 pub mod device;
-pub mod npz;
 pub mod oip;
 pub mod onnx;
 pub mod process;

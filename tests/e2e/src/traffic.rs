@@ -1,8 +1,8 @@
 //! Local programs that ask an agent: once through all test data, or on and on.
 
-use crate::npz::{Samples, argmax};
 use crate::oip::Client;
 use anyhow::Result;
+use sandpiper_testdata::{Samples, argmax};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -54,7 +54,7 @@ impl Stream {
 /// Sends every test window once.
 pub fn once(client: &Client, samples: &Samples) -> Stream {
     let mut stream = Stream::default();
-    for index in 0..samples.len() {
+    for index in 0..samples.y.len() {
         stream.ask(client, samples, index);
     }
     stream
@@ -77,7 +77,7 @@ impl Steady {
             let mut index = 0;
             while !seen.load(Ordering::Relaxed) {
                 stream.ask(&client, &samples, index);
-                index = (index + 1) % samples.len();
+                index = (index + 1) % samples.y.len();
                 std::thread::sleep(PAUSE);
             }
             stream

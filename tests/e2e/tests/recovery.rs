@@ -4,10 +4,10 @@
 use sandpiper_e2e::binaries::Binaries;
 use sandpiper_e2e::controller::Controller;
 use sandpiper_e2e::device::{Device, Hardware, PATIENCE};
-use sandpiper_e2e::npz::Samples;
 use sandpiper_e2e::relay::Relay;
 use sandpiper_e2e::traffic::Steady;
 use sandpiper_e2e::{activity, wait};
+use sandpiper_testdata::Samples;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;

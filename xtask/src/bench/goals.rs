@@ -1,0 +1,101 @@
+//! Figures against goals.
+
+use super::provenance::Provenance;
+use anyhow::Result;
+use serde::Serialize;
+use std::fmt::Write as _;
+
+/// What a figure is held against.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Goal {
+    /// At most this.
+    Is(f64),
+    /// The figure is there for what it tells.
+    None,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    what: String,
+    unit: &'static str,
+    ours: f64,
+    goal: Option<f64>,
+    /// Ours as a multiple of the goal: at most 1 when it is met.
+    ratio: Option<f64>,
+}
+
+/// Everything.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    provenance: Provenance,
+    /// Variant of the example that was served.
+    variant: String,
+    rows: Vec<Row>,
+    notes: Vec<String>,
+}
+
+impl Report {
+    /// One without rows.
+    pub(super) fn new(provenance: Provenance, variant: &str) -> Self {
+        Self {
+            provenance,
+            variant: variant.to_owned(),
+            rows: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Adds a figure.
+    pub(super) fn add(&mut self, what: &str, unit: &'static str, ours: f64, goal: Goal) {
+        let goal = match goal {
+            Goal::Is(value) => Some(value),
+            Goal::None => None,
+        };
+        self.rows.push(Row {
+            what: what.to_owned(),
+            unit,
+            ours,
+            goal,
+            ratio: goal.map(|g| ours / g),
+        });
+    }
+
+    /// Adds a remark.
+    pub(super) fn note(&mut self, what: String) {
+        self.notes.push(what);
+    }
+
+    /// For people.
+    ///
+    /// # Errors
+    /// None: writing into a string.
+    pub(super) fn text(&self) -> Result<String> {
+        let mut text = String::new();
+        writeln!(text, "{}", self.provenance.text())?;
+        writeln!(
+            text,
+            "one agent, serving activity/{}; ratio: ours / goal\n",
+            self.variant
+        )?;
+        writeln!(
+            text,
+            "{:<34} {:>9} {:>9} {:>6}",
+            "what", "ours", "goal", "ratio"
+        )?;
+        for r in &self.rows {
+            let (goal, ratio) = match (r.goal, r.ratio) {
+                (Some(goal), Some(ratio)) => (format!("{goal:.2}"), format!("{ratio:.2}")),
+                _ => Default::default(),
+            };
+            writeln!(
+                text,
+                "{:<34} {:>9.2} {goal:>9} {ratio:>6} {}",
+                r.what, r.ours, r.unit
+            )?;
+        }
+        for note in &self.notes {
+            writeln!(text, "\n{note}")?;
+        }
+        Ok(text)
+    }
+}

@@ -1,0 +1,87 @@
+//! `cargo xtask bench`: figures with both sides and where they come from. Nothing is asserted: a
+//! time depends on the machine.
+
+mod agent;
+mod goals;
+mod http;
+mod inference;
+mod memory;
+mod onnxruntime;
+mod provenance;
+mod stats;
+
+use anyhow::Result;
+use clap::Subcommand;
+use std::process::ExitCode;
+
+/// What is measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Our code in the sandbox against ONNX Runtime: batch 1, one thread.
+    Inference {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+        /// Only models whose name contains this text.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
+    /// Memory and answers of one agent against the goals.
+    Agent {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+        /// Profile of cargo that controller and agent are built with.
+        #[arg(long, default_value = "release")]
+        profile: String,
+        /// Variant of examples/activity that is served.
+        #[arg(long, default_value = "small-int8")]
+        variant: String,
+    },
+}
+
+/// Measures and prints.
+#[allow(clippy::print_stdout, clippy::print_stderr)]
+pub(crate) fn run(what: &Bench) -> ExitCode {
+    match printed(what) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("the benchmark did not come to its end: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn printed(what: &Bench) -> Result<String> {
+    match what {
+        Bench::Inference { json, only } => {
+            let report = inference::measure(only)?;
+            if *json {
+                Ok(serde_json::to_string_pretty(&report)?)
+            } else {
+                report.text()
+            }
+        }
+        Bench::Agent {
+            json,
+            profile,
+            variant,
+        } => {
+            let report = agent::measure(profile, variant)?;
+            if *json {
+                Ok(serde_json::to_string_pretty(&report)?)
+            } else {
+                report.text()
+            }
+        }
+    }
+}
+
+/// Tells how far it is, beside the result.
+#[allow(clippy::print_stderr)]
+fn say(what: &str) {
+    eprintln!("bench: {what}");
+}
