@@ -2,6 +2,7 @@
 
 use crate::error::{CompileError, Refusal};
 use crate::graph::{Graph, Node};
+use crate::ops::Call;
 use crate::tensor::Tensor;
 use sandpiper_core::tensor::{Dim, TensorSpec};
 use std::collections::BTreeMap;
@@ -70,7 +71,12 @@ fn run(graph: &Graph, node: &Node, values: &[Option<Tensor>]) -> Result<Vec<Tens
         .iter()
         .map(|i| i.as_ref().and_then(value))
         .collect();
-    node.op.eval(&inputs).map_err(|why| {
+    let call = Call {
+        proto: &node.proto,
+        opset: graph.opset,
+        inputs: &inputs,
+    };
+    node.op.eval(&call).map_err(|why| {
         let (node, operator) = (node.name.clone(), node.operator.clone());
         CompileError::Unsupported(vec![Refusal {
             node,

@@ -1,8 +1,8 @@
 //! The graph as it was imported: operators in order, over numbered values.
 
 use crate::error::{CompileError, Refusal};
-use crate::onnx::{GraphProto, ModelProto, ValueInfoProto, decode, dtype_of, tensor_of};
-use crate::ops::{self, Attrs, Operator};
+use crate::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto, decode, dtype_of, tensor_of};
+use crate::ops::{self, Operator};
 use crate::tensor::Tensor;
 use sandpiper_core::tensor::{Dim, TensorSpec};
 use std::collections::BTreeMap;
@@ -19,7 +19,9 @@ pub(crate) struct Node {
     /// Operator, for messages.
     pub(crate) operator: String,
     /// What it does.
-    pub(crate) op: Box<dyn Operator>,
+    pub(crate) op: &'static dyn Operator,
+    /// Operator and attributes.
+    pub(crate) proto: NodeProto,
     /// Values it reads; `None` is an optional input left out.
     pub(crate) inputs: Vec<Option<usize>>,
     /// Values it writes; `None` is an output nobody wants.
@@ -91,7 +93,7 @@ impl Graph {
         {
             inputs.push((spec_of(info)?, names.define(&info.name)));
         }
-        let nodes = nodes(&graph, opset, &mut names)?;
+        let nodes = nodes(&graph, &mut names)?;
         let mut outputs = Vec::new();
         for info in &graph.output {
             let value = names.values.get(&info.name).copied().ok_or_else(|| {
@@ -123,7 +125,7 @@ fn constants(
     Ok(constants)
 }
 
-fn nodes(graph: &GraphProto, opset: i64, names: &mut Names) -> Result<Vec<Node>, CompileError> {
+fn nodes(graph: &GraphProto, names: &mut Names) -> Result<Vec<Node>, CompileError> {
     let (mut nodes, mut refusals) = (Vec::new(), Vec::new());
     for (index, proto) in graph.node.iter().enumerate() {
         let name = if proto.name.is_empty() {
@@ -151,11 +153,12 @@ fn nodes(graph: &GraphProto, opset: i64, names: &mut Names) -> Result<Vec<Node>,
             .iter()
             .map(|o| (!o.is_empty()).then(|| names.define(o)))
             .collect();
-        match ops::build(&proto.domain, &proto.op_type, &Attrs::of(proto), opset) {
+        match ops::find(&proto.domain, &proto.op_type) {
             Ok(op) => nodes.push(Node {
                 name,
                 operator,
                 op,
+                proto: proto.clone(),
                 inputs,
                 outputs,
             }),

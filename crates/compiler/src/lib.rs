@@ -6,16 +6,16 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `onnx` | the file format: messages, bounds, tensors; [`build`] writes files |
-//! | `graph`, `ops`, `eval` | the graph as it was imported, and how each operator is evaluated |
+//! | `ops` | the operators, a file each: typing, evaluation, lowering |
+//! | `graph`, `eval`, `reference` | the graph as it was imported, evaluated in scalar arithmetic |
 //! | `typed` | the graph that is compiled: every value has a type, constants are folded |
 //! | `rewrite` | quantised dialects to one integer form, batch norm and activations fused |
-//! | `lower` | each operator's typing, and its lowering to kernels |
+//! | `lower` | what lowering needs: the program, layouts, what families of operators share |
 //! | `kernels` | what generated code consists of: convolution, pooling, elementwise .. |
 //! | `plan` | an address for everything, and the exact memory |
 //! | `emit` | functions, vector idioms, the module |
 //!
-//! To add an operator: its evaluation in a file of `ops`, its typing and lowering in a file of
-//! `lower`, and a line in the registry of each.
+//! To add an operator: a file of `ops`, a line in its registry, and a test.
 //!
 //! No input makes it panic: files are bounded, decoded with checks, and refused with a message.
 
@@ -31,6 +31,7 @@ mod onnx;
 mod ops;
 mod options;
 mod plan;
+mod reference;
 mod report;
 mod rewrite;
 pub mod tensor;

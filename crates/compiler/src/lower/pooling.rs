@@ -3,7 +3,7 @@
 use super::window::{Geometry, image, result};
 use super::{Layout, LowerCx};
 use crate::kernels::{Pool, Pooling};
-use crate::ops::Window;
+use crate::reference::Window;
 use crate::typed::{Clamp, NodeView, Type};
 use sandpiper_core::tensor::DType;
 

@@ -3,7 +3,7 @@
 use super::{Layout, LowerCx};
 use crate::emit::Ref;
 use crate::kernels::{Copy, Pixels};
-use crate::ops::Fitted;
+use crate::reference::Fitted;
 use crate::tensor::elements;
 use crate::typed::Type;
 use sandpiper_core::tensor::Dim;

@@ -1,62 +1,97 @@
-//! Concat.
+//! Concat along an axis other than the batch.
 
-use super::quantize::axis_of;
-use super::{Attrs, Built, plain, required};
-use crate::tensor::{Data, Tensor};
+use super::{Call, Operator};
+use crate::kernels::Copy;
+use crate::lower::{Layout, LowerCx};
+use crate::reference;
+use crate::reference::axis_of;
+use crate::tensor::Tensor;
+use crate::typed::{NodeView, Type};
+use sandpiper_core::tensor::Dim;
 
-/// Rows of `each` elements from every input in turn.
-fn joined<T: Copy>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
-    let row = |i: usize| {
-        parts
-            .iter()
-            .flat_map(move |(v, each)| &v[i * each..(i + 1) * each])
-    };
-    (0..outer).flat_map(row).copied().collect()
+/// Concat.
+pub(crate) struct Concat;
+
+fn axis(node: &NodeView<'_>) -> Result<usize, String> {
+    axis_of(node.attrs().int("axis", 0), node.ty(0)?.dims.len())
 }
 
-/// Builds the operator.
-pub(super) fn build(attrs: &Attrs<'_>) -> Built {
-    let axis = attrs.int("axis", 0);
-    plain(move |inputs| {
-        let first = required(inputs, 0)?;
-        let axis = axis_of(axis, first.dims().len())?;
-        let mut dims = first.dims().to_vec();
-        dims[axis] = 0;
-        let tensors: Vec<&Tensor> = (0..inputs.len())
-            .map(|i| required(inputs, i))
-            .collect::<Result<_, _>>()?;
-        for tensor in &tensors {
-            let fits = |(i, d): (usize, &usize)| i == axis || *d == first.dims()[i];
-            let same = tensor.dtype() == first.dtype() && tensor.dims().len() == dims.len();
-            if !same || !tensor.dims().iter().enumerate().all(fits) {
+impl Operator for Concat {
+    fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+        let (axis, first) = (axis(node)?, node.ty(0)?);
+        let mut size = 0u32;
+        for index in 0..node.inputs.len() {
+            let ty = node.ty(index)?;
+            let other = |t: &Type| {
+                (
+                    t.dtype,
+                    t.dims.len(),
+                    t.dims
+                        .iter()
+                        .copied()
+                        .enumerate()
+                        .filter(|(i, _)| *i != axis)
+                        .collect::<Vec<_>>(),
+                )
+            };
+            if other(ty) != other(first) {
                 return Err(format!(
-                    "{:?} does not fit {:?}",
-                    tensor.dims(),
-                    first.dims()
+                    "input {index} of {:?} does not fit {:?}",
+                    ty.dims, first.dims
                 ));
             }
-            dims[axis] += tensor.dims()[axis];
+            let Dim::Fixed(n) = ty.dims[axis] else {
+                return Err("it mixes the items of a batch; give the input a fixed shape".into());
+            };
+            size = size.checked_add(n).ok_or("its result is too large")?;
         }
-        let outer: usize = dims[..axis].iter().product();
-        macro_rules! join {
-            ($kind:ident) => {{
-                let mut parts = Vec::new();
-                for tensor in &tensors {
-                    if let Data::$kind(v) = tensor.data() {
-                        parts.push((v.as_slice(), v.len() / outer.max(1)));
-                    }
-                }
-                Data::$kind(joined(&parts, outer))
-            }};
-        }
-        let data = match first.data() {
-            Data::F32(_) => join!(F32),
-            Data::I8(_) => join!(I8),
-            Data::U8(_) => join!(U8),
-            Data::I32(_) => join!(I32),
-            Data::I64(_) => join!(I64),
-            Data::Bool(_) => join!(Bool),
+        let mut dims = first.dims.clone();
+        dims[axis] = Dim::Fixed(size);
+        Ok(vec![Type::new(first.dtype, dims)])
+    }
+
+    fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
+        call.run(reference::concat::build(&call.attrs()))
+    }
+
+    fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        let node = cx.view();
+        let (axis, out) = (axis(&node)?, cx.out()?);
+        let size = out.dtype.size_bytes();
+        let bytes = |strides: Vec<usize>| -> Vec<i64> {
+            strides.into_iter().map(|s| (s * size) as i64).collect()
         };
-        Ok(vec![Tensor::new(dims, data)?])
-    })
+        let to = bytes(Layout::Plain.strides(&out.item()));
+        let sources: Vec<_> = (0..node.inputs.len())
+            .map(|i| cx.read(i, Layout::Plain))
+            .collect::<Result<_, _>>()?;
+        let dst = cx.write(Layout::Plain)?;
+        let mut first = 0;
+        for (index, src) in sources.into_iter().enumerate() {
+            let dims = node.ty(index)?.item();
+            let from = (0, bytes(Layout::Plain.strides(&dims)));
+            let start = (first * to[axis]) as u32;
+            first += dims[axis] as i64;
+            let to = (start, to.clone());
+            cx.push(
+                Copy {
+                    name: "concat",
+                    src,
+                    dst,
+                    size,
+                    dims,
+                    from,
+                    to,
+                    fill: None,
+                }
+                .simplified(),
+                0,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn moves(&self) -> bool {
+        true
+    }
 }

@@ -1,96 +1,95 @@
-//! Conv: any number of spatial dimensions, groups, strides, dilations, padding.
+//! Conv with constant weights, over one or two spatial dimensions.
 
-use super::window::Window;
-use super::{Attrs, Built, optional, plain, required};
+use super::{Call, Operator};
+use crate::kernels::Element;
+use crate::lower::LowerCx;
+use crate::lower::dense::{Ending, Terms, convolution};
+use crate::lower::window::{Geometry, image, result};
+use crate::reference;
+use crate::reference::Window;
 use crate::tensor::Tensor;
+use crate::typed::{NodeView, Type};
+use sandpiper_core::tensor::DType;
 
-/// Shape of a convolution: `x` is [N, C, spatial..], `w` is [M, C / groups, kernel..].
-pub(crate) struct Convolution {
-    window: Window,
-    groups: usize,
+/// Conv.
+pub(crate) struct Conv;
+
+/// The geometry of a convolution with constant weights at input `w`, its output channels, and its
+/// number of groups.
+pub(crate) fn geometry(node: &NodeView<'_>, w: usize) -> Result<(Geometry, usize, usize), String> {
+    let dims = image(node.ty(0)?)?;
+    let weights = node.frozen(w)?;
+    let groups = usize::try_from(node.attrs().int("group", 1)).unwrap_or(0);
+    if weights.len() != dims.len() || weights.contains(&0) {
+        return Err(format!(
+            "an input of {dims:?} and weights of {weights:?} do not go together"
+        ));
+    }
+    if groups == 0 || Some(dims[1]) != weights[1].checked_mul(groups) || weights[0] % groups != 0 {
+        return Err(format!(
+            "{groups} groups do not divide input {dims:?}, weights {weights:?}"
+        ));
+    }
+    let fitted = Window::of(&node.attrs())?.fit(&dims[2..], Some(&weights[2..]))?;
+    if fitted.kernel != weights[2..] {
+        return Err(format!(
+            "kernel_shape {:?} is not that of the weights",
+            fitted.kernel
+        ));
+    }
+    Ok((Geometry::of(&dims, &fitted), weights[0], groups))
 }
 
-impl Convolution {
-    /// Reads the attributes.
-    pub(crate) fn of(attrs: &Attrs<'_>) -> Result<Self, String> {
-        let groups = usize::try_from(attrs.int("group", 1)).unwrap_or(0);
-        if groups == 0 {
-            return Err("group must be positive".into());
-        }
-        Ok(Self {
-            window: Window::of(attrs)?,
-            groups,
-        })
-    }
+/// The type of a convolution's result.
+pub(crate) fn convolved(node: &NodeView<'_>, w: usize, dtype: DType) -> Result<Type, String> {
+    let (g, outputs, _) = geometry(node, w)?;
+    let spatial = &g.out[4 - node.ty(0)?.dims.len()..];
+    Ok(result(node.ty(0)?, dtype, &[&[outputs], spatial].concat()))
+}
 
-    /// The output's dimensions and, element by element, `finish(m, sum)`, where `sum` adds
-    /// `product(x element, w element)` over the window. Padding adds nothing.
-    pub(crate) fn run<S: Default + std::ops::AddAssign, T>(
-        &self,
-        x: &[usize],
-        w: &[usize],
-        product: impl Fn(usize, usize) -> S,
-        finish: impl Fn(usize, S) -> T,
-    ) -> Result<(Vec<usize>, Vec<T>), String> {
-        if x.len() < 3 || w.len() != x.len() {
-            return Err(format!(
-                "an input of {x:?} and weights of {w:?} do not go together"
-            ));
-        }
-        let (channels, outputs, per_group) = (x[1], w[0], w[1]);
-        if channels != per_group * self.groups || !outputs.is_multiple_of(self.groups) {
-            return Err(format!(
-                "{} groups do not divide input {x:?}, weights {w:?}",
-                self.groups
-            ));
-        }
-        let fitted = self.window.fit(&x[2..], Some(&w[2..]))?;
-        if fitted.kernel != w[2..] {
-            return Err(format!(
-                "kernel_shape {:?} is not that of the weights",
-                fitted.kernel
-            ));
-        }
-        let area = |dims: &[usize]| dims.iter().product::<usize>();
-        let (out_area, in_area, kernel_area) = (area(&fitted.out), area(&x[2..]), area(&w[2..]));
-        let dims = [&[x[0], outputs], fitted.out.as_slice()].concat();
-        let total = crate::tensor::elements(&dims).ok_or("the output is too large")?;
-        let mut taps = Vec::new();
-        let mut result = Vec::with_capacity(total);
-        for n in 0..x[0] {
-            for m in 0..outputs {
-                let first = m / (outputs / self.groups) * per_group;
-                for at in 0..out_area {
-                    taps.clear();
-                    fitted.visit(at, |k, s| taps.push((k, s)));
-                    let mut sum = S::default();
-                    for c in 0..per_group {
-                        let x_at = (n * channels + first + c) * in_area;
-                        let w_at = (m * per_group + c) * kernel_area;
-                        taps.iter()
-                            .for_each(|(k, s)| sum += product(x_at + s, w_at + k));
-                    }
-                    result.push(finish(m, sum));
-                }
+impl Operator for Conv {
+    fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+        node.float(0)?;
+        let ty = convolved(node, 1, DType::F32)?;
+        if let Some(bias) = node.optional(2) {
+            // A quantised bias is known only once it has been dequantised.
+            node.float(2)?;
+            if bias.ty.elements() != ty.item()[1] {
+                return Err("the bias does not have an entry per output channel".into());
             }
         }
-        Ok((dims, result))
+        Ok(vec![ty])
     }
-}
 
-/// Builds the float operator.
-pub(super) fn build(attrs: &Attrs<'_>) -> Built {
-    let conv = Convolution::of(attrs)?;
-    plain(move |inputs| {
-        let (x, w) = (required(inputs, 0)?, required(inputs, 1)?);
-        let bias = optional(inputs, 2).map(Tensor::as_f32).transpose()?;
-        if bias.is_some_and(|b| b.len() != w.dims()[0]) {
-            return Err("the bias does not have an entry per output channel".into());
-        }
-        let (xs, ws) = (x.as_f32()?, w.as_f32()?);
-        let product = |x: usize, w: usize| f64::from(xs[x]) * f64::from(ws[w]);
-        let finish = |m: usize, sum: f64| (sum + bias.map_or(0.0, |b| f64::from(b[m]))) as f32;
-        let (dims, data) = conv.run(x.dims(), w.dims(), product, finish)?;
-        Ok(vec![Tensor::f32(&dims, data)?])
-    })
+    fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
+        call.run(reference::conv::build(&call.attrs()))
+    }
+
+    fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        let node = cx.view();
+        let (g, outputs, groups) = geometry(&node, 1)?;
+        let weights = node.constant(1)?;
+        let (values, bias) = (weights.as_f32()?, node.optional_constant(2)?);
+        let (per_group, taps) = (weights.dims()[1], g.kernel[0] * g.kernel[1]);
+        let weight = |m: usize, c: usize, tap: usize| values[(m * per_group + c) * taps + tap];
+        let bias = bias.map(Tensor::as_f32).transpose()?;
+        let terms = Terms {
+            element: Element::F32,
+            weight: &weight,
+            bias: (0..outputs)
+                .map(|m| bias.map_or(0, |b| b[m].to_bits()))
+                .collect(),
+            finish: Ending::Float(cx.node.clamp),
+            fill: 0,
+        };
+        convolution(cx, &g, (outputs, groups), &terms)
+    }
+
+    fn folds(&self) -> bool {
+        false
+    }
+
+    fn clamps(&self) -> bool {
+        true
+    }
 }

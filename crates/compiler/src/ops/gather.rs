@@ -1,28 +1,95 @@
-//! Gather: elements along an axis by index.
+//! Gather with constant indices: shape arithmetic, and picking channels or frames.
 
-use super::quantize::axis_of;
-use super::{Attrs, Built, plain, required};
+use super::{Call, Operator};
+use crate::kernels::Copy;
+use crate::lower::{Layout, LowerCx};
+use crate::reference;
+use crate::reference::axis_of;
+use crate::tensor::Tensor;
+use crate::typed::{NodeView, Type, fixed};
 
-/// Builds the operator: data, indices.
-pub(super) fn build(attrs: &Attrs<'_>) -> Built {
-    let axis = attrs.int("axis", 0);
-    plain(move |inputs| {
-        let (x, at) = (required(inputs, 0)?, required(inputs, 1)?);
-        let axis = axis_of(axis, x.dims().len())?;
-        let size = x.dims()[axis] as i64;
-        let resolve = |i: i64| {
-            let index = if i < 0 { i.saturating_add(size) } else { i };
-            usize::try_from(index).ok().filter(|n| *n < size as usize)
-        };
-        let indices: Option<Vec<usize>> = at.to_i64()?.into_iter().map(resolve).collect();
-        let indices = indices.ok_or_else(|| format!("an index is outside of {size}"))?;
-        let (outer, inner) = (&x.dims()[..axis], &x.dims()[axis + 1..]);
-        let dims = [outer, at.dims(), inner].concat();
-        let (inner, count): (usize, usize) = (inner.iter().product(), indices.len());
-        let source = |i: usize| {
-            let (row, column) = (i / inner, i % inner);
-            (row / count * size as usize + indices[row % count]) * inner + column
-        };
-        Ok(vec![x.gathered(dims, source)?])
-    })
+/// Gather.
+pub(crate) struct Gather;
+
+/// Most indices: each is a piece of code.
+const MAX_INDICES: usize = 256;
+
+fn parts(node: &NodeView<'_>) -> Result<(usize, Vec<usize>), String> {
+    let ty = node.ty(0)?;
+    let axis = axis_of(node.attrs().int("axis", 0), ty.dims.len())?;
+    if axis == 0 && ty.has_batch() {
+        return Err("it picks items of the batch; give the input a fixed shape".into());
+    }
+    let size = ty.item()[axis] as i64;
+    let index = |i: &i64| {
+        let at = if *i < 0 { *i + size } else { *i };
+        if (0..size).contains(&at) {
+            Ok(at as usize)
+        } else {
+            Err(format!("index {i} is outside of {size}"))
+        }
+    };
+    let indices = node.constant(1)?.to_i64()?;
+    Ok((axis, indices.iter().map(index).collect::<Result<_, _>>()?))
+}
+
+impl Operator for Gather {
+    fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+        let ((axis, indices), ty) = (parts(node)?, node.ty(0)?);
+        if indices.len() > MAX_INDICES && node.input(0)?.constant.is_none() {
+            return Err(format!("more than {MAX_INDICES} indices are not supported"));
+        }
+        let (outer, inner) = ty.dims.split_at(axis);
+        let picked = fixed(node.constant(1)?.dims());
+        Ok(vec![Type::new(
+            ty.dtype,
+            [outer, &picked, &inner[1..]].concat(),
+        )])
+    }
+
+    fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
+        call.run(reference::gather::build(&call.attrs()))
+    }
+
+    fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        let node = cx.view();
+        let (axis, indices) = parts(&node)?;
+        let ty = node.ty(0)?;
+        let (dims, size) = (ty.item(), ty.dtype.size_bytes());
+        let outer: usize = dims[..axis].iter().product();
+        let inner = dims[axis + 1..].iter().product::<usize>() * size;
+        let src = cx.read(0, Layout::Plain)?;
+        let dst = cx.write(Layout::Plain)?;
+        let count = indices.len();
+        for (at, index) in indices.into_iter().enumerate() {
+            let from = (
+                (index * inner) as u32,
+                vec![(dims[axis] * inner) as i64, size as i64],
+            );
+            let to = (
+                (at * inner) as u32,
+                vec![(count * inner) as i64, size as i64],
+            );
+            let dims = vec![outer, inner / size];
+            cx.push(
+                Copy {
+                    name: "gather",
+                    src,
+                    dst,
+                    size,
+                    dims,
+                    from,
+                    to,
+                    fill: None,
+                }
+                .simplified(),
+                0,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn moves(&self) -> bool {
+        true
+    }
 }

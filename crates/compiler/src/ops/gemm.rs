@@ -1,126 +1,96 @@
-//! Gemm and MatMul.
+//! Gemm with a constant right operand and a constant row to add.
 
-use super::elementwise::{broadcast, source};
-use super::{Attrs, Built, optional, plain, required};
+use super::{Call, Operator};
+use crate::kernels::Element;
+use crate::lower::LowerCx;
+use crate::lower::dense::{Ending, Terms, product};
+use crate::reference;
+use crate::reference::Transposed;
 use crate::tensor::Tensor;
+use crate::typed::{NodeView, Type, fixed};
+use sandpiper_core::tensor::DType;
 
-/// Which operands of a product of matrices are transposed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Transposed {
-    /// The left one.
-    pub(crate) a: bool,
-    /// The right one.
-    pub(crate) b: bool,
+/// Gemm.
+pub(crate) struct Gemm;
+
+/// Rows, columns and inner size of a product of input 0 with a constant matrix at input `b`.
+pub(crate) fn sizes(node: &NodeView<'_>, b: usize) -> Result<([usize; 3], Transposed), String> {
+    let transposed = Transposed::of(&node.attrs());
+    if transposed.a {
+        return Err("transA is not supported".into());
+    }
+    let sizes = transposed.sizes(&node.ty(0)?.item(), &node.frozen(b)?)?;
+    if sizes.contains(&0) {
+        return Err("a matrix is empty".into());
+    }
+    Ok((sizes, transposed))
 }
 
-impl Transposed {
-    /// Reads `transA` and `transB`.
-    pub(crate) fn of(attrs: &Attrs<'_>) -> Self {
-        Self {
-            a: attrs.int("transA", 0) != 0,
-            b: attrs.int("transB", 0) != 0,
-        }
-    }
-
-    /// Rows, columns and inner size of the product.
-    pub(crate) fn sizes(self, a: &[usize], b: &[usize]) -> Result<[usize; 3], String> {
-        let (&[a0, a1], &[b0, b1]) = (a, b) else {
-            return Err(format!("{a:?} times {b:?}: two matrices are expected"));
-        };
-        let (rows, inner) = if self.a { (a1, a0) } else { (a0, a1) };
-        let (depth, columns) = if self.b { (b1, b0) } else { (b0, b1) };
-        if inner != depth {
-            return Err(format!("{a:?} times {b:?}: the inner dimensions differ"));
-        }
-        Ok([rows, columns, inner])
-    }
-
-    /// Flat element (row, k) of the left operand.
-    pub(crate) fn left(self, row: usize, k: usize, [rows, _, inner]: [usize; 3]) -> usize {
-        if self.a {
-            k * rows + row
-        } else {
-            row * inner + k
-        }
-    }
-
-    /// Flat element (k, column) of the right operand.
-    pub(crate) fn right(self, k: usize, column: usize, [_, columns, inner]: [usize; 3]) -> usize {
-        if self.b {
-            column * inner + k
-        } else {
-            k * columns + column
-        }
-    }
+/// The type of the product: the first dimension of input 0, and the columns.
+pub(crate) fn multiplied(
+    node: &NodeView<'_>,
+    columns: usize,
+    dtype: DType,
+) -> Result<Type, String> {
+    let rows = node
+        .ty(0)?
+        .dims
+        .first()
+        .copied()
+        .ok_or("a matrix is expected")?;
+    Ok(Type::new(dtype, [vec![rows], fixed(&[columns])].concat()))
 }
 
-/// Builds Gemm: alpha * A * B + beta * C, with C broadcast.
-pub(super) fn build(attrs: &Attrs<'_>) -> Built {
-    let transposed = Transposed::of(attrs);
-    let alpha = f64::from(attrs.float("alpha").unwrap_or(1.0));
-    let beta = f64::from(attrs.float("beta").unwrap_or(1.0));
-    plain(move |inputs| {
-        let (a, b) = (required(inputs, 0)?, required(inputs, 1)?);
-        let sizes @ [rows, columns, inner] = transposed.sizes(a.dims(), b.dims())?;
-        let dims = [rows, columns];
-        let c = optional(inputs, 2);
-        if let Some(c) = c
-            && broadcast(&dims, c.dims())? != dims
-        {
-            return Err(format!(
-                "C of {:?} does not broadcast to {dims:?}",
-                c.dims()
-            ));
+impl Operator for Gemm {
+    fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+        node.float(0)?;
+        // The types of quantised weights are those of what they are dequantised to.
+        node.float(1)?;
+        let ([_, columns, _], _) = sizes(node, 1)?;
+        if let Some(c) = node.optional(2) {
+            node.float(2)?;
+            let dims = c.ty.item();
+            let row = dims.iter().rev().skip(1).all(|d| *d == 1) && dims.len() <= 2;
+            let last = dims.last().copied().unwrap_or(1);
+            if !row || (last != 1 && last != columns) {
+                return Err(format!(
+                    "C of {dims:?}: only one row of {columns} is supported"
+                ));
+            }
         }
-        let added = c
-            .map(|c| Ok::<_, String>((c.as_f32()?, c.dims())))
-            .transpose()?;
-        let (x, y) = (a.as_f32()?, b.as_f32()?);
-        let one = |i: usize| {
-            let (row, column) = (i / columns, i % columns);
-            let product = |k| {
-                let (l, r) = (
-                    transposed.left(row, k, sizes),
-                    transposed.right(k, column, sizes),
-                );
-                f64::from(x[l]) * f64::from(y[r])
-            };
-            let sum: f64 = (0..inner).map(product).sum();
-            let c = added.map_or(0.0, |(c, d)| f64::from(c[source(i, &dims, d)]));
-            (alpha * sum + beta * c) as f32
-        };
-        Ok(vec![Tensor::f32(
-            &dims,
-            (0..rows * columns).map(one).collect(),
-        )?])
-    })
-}
+        Ok(vec![multiplied(node, columns, DType::F32)?])
+    }
 
-/// Builds MatMul of anything times a matrix.
-pub(super) fn matmul() -> Built {
-    plain(|inputs| {
-        let (a, b) = (required(inputs, 0)?, required(inputs, 1)?);
-        let (Some((&inner, outer)), &[depth, columns]) = (a.dims().split_last(), b.dims()) else {
-            return Err("the right operand must be a matrix".into());
+    fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
+        call.run(reference::gemm::build(&call.attrs()))
+    }
+
+    fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        let node = cx.view();
+        let (sizes @ [_, columns, _], transposed) = sizes(&node, 1)?;
+        let factor = |name: &str| node.attrs().float(name).unwrap_or(1.0);
+        let (alpha, beta) = (factor("alpha"), factor("beta"));
+        let values = node.constant(1)?.as_f32()?;
+        let weight =
+            |column: usize, k: usize, _: usize| alpha * values[transposed.right(k, column, sizes)];
+        let c = node.optional_constant(2)?.map(Tensor::as_f32).transpose()?;
+        let added =
+            |column: usize| c.map_or(0.0, |c| beta * c[if c.len() == 1 { 0 } else { column }]);
+        let terms = Terms {
+            element: Element::F32,
+            weight: &weight,
+            bias: (0..columns).map(|n| added(n).to_bits()).collect(),
+            finish: Ending::Float(cx.node.clamp),
+            fill: 0,
         };
-        if inner != depth {
-            return Err(format!(
-                "{:?} times {:?}: the inner dimensions differ",
-                a.dims(),
-                b.dims()
-            ));
-        }
-        let rows: usize = outer.iter().product();
-        let (x, y) = (a.as_f32()?, b.as_f32()?);
-        let one = |i: usize| {
-            let (row, column) = (i / columns, i % columns);
-            let product = |k| f64::from(x[row * inner + k]) * f64::from(y[k * columns + column]);
-            (0..inner).map(product).sum::<f64>() as f32
-        };
-        let dims = [outer, &[columns]].concat();
-        Ok(vec![Tensor::f32(
-            &dims,
-            (0..rows * columns).map(one).collect(),
-        )?])
-    })
+        product(cx, sizes, &terms)
+    }
+
+    fn folds(&self) -> bool {
+        false
+    }
+
+    fn clamps(&self) -> bool {
+        true
+    }
 }

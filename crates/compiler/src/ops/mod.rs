@@ -1,122 +1,154 @@
-//! The operators: one file each. An operator is built from a node's attributes and knows how to
-//! evaluate itself on the host in plain scalar arithmetic: the oracle of the tests, and what
-//! folds constants.
+//! The operators: one file each (or a family that differs in a formula), with its typing, its
+//! evaluation on the host, and its lowering to kernels.
 //!
-//! To add one: write its file with a `build`, and add a line to [`build`].
+//! To add one: write its file, add a line to [`find`], and a test in `tests/`.
 
-mod attrs;
+mod average_pool;
+mod batch_normalization;
+mod binary;
+mod clip;
 mod concat;
+mod constant;
 mod conv;
-mod elementwise;
+mod dequantize_linear;
+mod flatten;
 mod gather;
 mod gemm;
-mod norm;
-mod pool;
-mod qlinear;
-mod quantize;
+mod global_average_pool;
+mod identity;
+mod matmul;
+mod max_pool;
+mod qgemm;
+mod qlinear_average_pool;
+mod qlinear_binary;
+mod qlinear_conv;
+mod qlinear_global_average_pool;
+mod qlinear_matmul;
+mod qlinear_softmax;
+mod quantize_linear;
+mod relu;
+mod reshape;
 mod shape;
 mod slice;
 mod softmax;
+mod squeeze;
 mod transpose;
-mod window;
+mod unsqueeze;
 
-pub(crate) use attrs::Attrs;
-pub(crate) use gemm::Transposed;
-pub(crate) use quantize::axis_of;
-pub(crate) use slice::{Cut, cuts};
-pub(crate) use window::{Fitted, Window};
+pub(crate) use batch_normalization::affine as batch_norm_affine;
+pub(crate) use clip::limits as clip_limits;
+pub(crate) use relu::LIMITS as RELU_LIMITS;
 
+use crate::lower::LowerCx;
+use crate::onnx::{Attrs, NodeProto};
+use crate::reference::{Built, Inputs};
 use crate::tensor::Tensor;
+use crate::typed::{NodeView, Type};
 
-/// Inputs of a node in order; an optional input that is left out is `None`.
-pub(crate) type Inputs<'a> = [Option<&'a Tensor>];
-
-/// An operator with its attributes.
-pub(crate) trait Operator {
-    /// Evaluates it. Errors are in words and name what is wrong with the inputs.
-    fn eval(&self, inputs: &Inputs<'_>) -> Result<Vec<Tensor>, String>;
+/// A node to be evaluated.
+pub(crate) struct Call<'a> {
+    /// Operator and attributes.
+    pub(crate) proto: &'a NodeProto,
+    /// Version of ONNX's own operators.
+    pub(crate) opset: i64,
+    /// Inputs in order.
+    pub(crate) inputs: &'a Inputs<'a>,
 }
 
-/// A built operator.
-pub(crate) type Built = Result<Box<dyn Operator>, String>;
+impl<'a> Call<'a> {
+    /// Attributes.
+    pub(crate) fn attrs(&self) -> Attrs<'a> {
+        Attrs::of(self.proto)
+    }
 
-/// The input at `index`, which must be there.
-pub(crate) fn required<'a>(inputs: &Inputs<'a>, index: usize) -> Result<&'a Tensor, String> {
-    optional(inputs, index).ok_or_else(|| format!("input {index} is missing"))
-}
-
-/// The input at `index`, if it is there.
-pub(crate) fn optional<'a>(inputs: &Inputs<'a>, index: usize) -> Option<&'a Tensor> {
-    inputs.get(index).copied().flatten()
-}
-
-/// An operator that is a plain function of its inputs.
-struct Plain<F>(F);
-
-impl<F: Fn(&Inputs<'_>) -> Result<Vec<Tensor>, String>> Operator for Plain<F> {
-    fn eval(&self, inputs: &Inputs<'_>) -> Result<Vec<Tensor>, String> {
-        (self.0)(inputs)
+    /// Applies a function of the reference.
+    pub(crate) fn run(&self, built: Built) -> Result<Vec<Tensor>, String> {
+        built?(self.inputs)
     }
 }
 
-/// Wraps a function as an operator.
-pub(crate) fn plain<F>(eval: F) -> Built
-where
-    F: Fn(&Inputs<'_>) -> Result<Vec<Tensor>, String> + 'static,
-{
-    Ok(Box::new(Plain(eval)))
+/// What the compiler has to know about an operator. Errors are in words and name what is not
+/// supported, and the way out if there is one.
+pub(crate) trait Operator: Sync {
+    /// Types of the outputs. Refuses what cannot be lowered.
+    fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String>;
+
+    /// Evaluates it in plain scalar arithmetic: folds constants, and is the oracle of the tests. So
+    /// it shares with lowering how attributes are read, and nothing of how results are computed.
+    fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String>;
+
+    /// Adds the kernels of the node that `cx` stands at.
+    fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String>;
+
+    /// Whether it only moves elements: it then works on any type, and on the mark that stands for
+    /// the batch among constants.
+    fn moves(&self) -> bool {
+        false
+    }
+
+    /// Whether it is folded when all of its inputs are constants.
+    fn folds(&self) -> bool {
+        true
+    }
+
+    /// Whether it applies the node's limits, so that a Relu or Clip can become part of it.
+    fn clamps(&self) -> bool {
+        false
+    }
+
+    /// Outputs that are known although the inputs are not.
+    fn known(&self, _node: &NodeView<'_>) -> Result<Option<Vec<Tensor>>, String> {
+        Ok(None)
+    }
 }
 
-/// Builds the operator of a node. `domain` is empty for ONNX's own operators.
-pub(crate) fn build(domain: &str, op_type: &str, attrs: &Attrs<'_>, opset: i64) -> Built {
-    match (domain, op_type) {
+/// The operator of this name; the domain is empty for ONNX's own.
+pub(crate) fn find(domain: &str, op_type: &str) -> Result<&'static dyn Operator, String> {
+    Ok(match (domain, op_type) {
         ("" | "ai.onnx", name) => match name {
-            "Add" => elementwise::build(|a, b| a + b),
-            "Sub" => elementwise::build(|a, b| a - b),
-            "Mul" => elementwise::build(|a, b| a * b),
-            "Div" => elementwise::build(|a, b| a / b),
-            "Relu" => elementwise::unary(|x| if x < 0.0 { 0.0 } else { x }),
-            "Sigmoid" => elementwise::unary(|x| 1.0 / (1.0 + (-x).exp())),
-            "Tanh" => elementwise::unary(f32::tanh),
-            "Clip" => elementwise::clip(attrs),
-            "AveragePool" => pool::average(attrs),
-            "MaxPool" => pool::max(attrs),
-            "GlobalAveragePool" => pool::global_average(),
-            "BatchNormalization" => norm::batch(attrs),
-            "Concat" => concat::build(attrs),
-            "Constant" => shape::constant(attrs),
-            "Conv" => conv::build(attrs),
-            "DequantizeLinear" => quantize::dequantize(attrs),
-            "QuantizeLinear" => quantize::quantize(attrs),
-            "Flatten" => shape::flatten(attrs),
-            "Gather" => gather::build(attrs),
-            "Gemm" => gemm::build(attrs),
-            "MatMul" => gemm::matmul(),
-            "Identity" | "Dropout" => shape::identity(),
-            "Reshape" => shape::reshape(attrs),
-            "Squeeze" => shape::squeeze(attrs),
-            "Unsqueeze" => shape::unsqueeze(attrs),
-            "Shape" => shape::shape(attrs),
-            "Slice" => slice::build(),
-            "Softmax" => softmax::build(attrs, opset),
-            "Transpose" => transpose::build(attrs),
-            "QLinearConv" => qlinear::conv(attrs),
-            "QLinearMatMul" => qlinear::matmul(),
-            _ => Err("this operator is not known".into()),
+            "Add" => &binary::ADD,
+            "Sub" => &binary::SUB,
+            "Mul" => &binary::MUL,
+            "Div" => &binary::DIV,
+            "AveragePool" => &average_pool::AveragePool,
+            "BatchNormalization" => &batch_normalization::BatchNormalization,
+            "Clip" => &clip::Clip,
+            "Concat" => &concat::Concat,
+            "Constant" => &constant::Constant,
+            "Conv" => &conv::Conv,
+            "DequantizeLinear" => &dequantize_linear::DequantizeLinear,
+            "Flatten" => &flatten::Flatten,
+            "Gather" => &gather::Gather,
+            "Gemm" => &gemm::Gemm,
+            "GlobalAveragePool" => &global_average_pool::GlobalAveragePool,
+            "Identity" | "Dropout" => &identity::Identity,
+            "MatMul" => &matmul::MatMul,
+            "MaxPool" => &max_pool::MaxPool,
+            "QLinearConv" => &qlinear_conv::QLinearConv,
+            "QLinearMatMul" => &qlinear_matmul::QLinearMatMul,
+            "QuantizeLinear" => &quantize_linear::QuantizeLinear,
+            "Relu" => &relu::Relu,
+            "Reshape" => &reshape::Reshape,
+            "Shape" => &shape::Shape,
+            "Slice" => &slice::Slice,
+            "Softmax" => &softmax::Softmax,
+            "Squeeze" => &squeeze::Squeeze,
+            "Transpose" => &transpose::Transpose,
+            "Unsqueeze" => &unsqueeze::Unsqueeze,
+            _ => return Err("this operator is not known".into()),
         },
         ("com.microsoft", name) => match name {
-            "QGemm" => qlinear::gemm(attrs),
-            "QLinearAdd" => qlinear::binary(|a, b| a + b),
-            "QLinearMul" => qlinear::binary(|a, b| a * b),
-            "QLinearAveragePool" => qlinear::average_pool(attrs),
-            "QLinearGlobalAveragePool" => qlinear::global_average_pool(attrs),
-            "QLinearSoftmax" => qlinear::softmax(attrs, opset),
-            "QLinearSigmoid" => qlinear::unary(|x| 1.0 / (1.0 + (-x).exp())),
-            _ => Err("this operator of com.microsoft is not known".into()),
+            "QGemm" => &qgemm::QGemm,
+            "QLinearAdd" => &qlinear_binary::ADD,
+            "QLinearMul" => &qlinear_binary::MUL,
+            "QLinearAveragePool" => &qlinear_average_pool::QLinearAveragePool,
+            "QLinearGlobalAveragePool" => &qlinear_global_average_pool::QLinearGlobalAveragePool,
+            "QLinearSoftmax" => &qlinear_softmax::QLinearSoftmax,
+            _ => return Err("this operator of com.microsoft is not known".into()),
         },
         ("ai.onnx.ml", _) => {
-            Err("trees and other classic models (ai.onnx.ml) are not supported".into())
+            return Err("trees and other classic models (ai.onnx.ml) are not supported".into());
         }
-        (domain, _) => Err(format!("the domain `{domain}` is not known")),
-    }
+        (domain, _) => return Err(format!("the domain `{domain}` is not known")),
+    })
 }

@@ -1,38 +1,60 @@
-//! Softmax along an axis; before opset 13 over all dimensions from the axis on.
+//! Softmax along the last axis (of more than one element); before opset 13 over all dimensions
+//! from the axis on.
 
-use super::quantize::axis_of;
-use super::{Attrs, Built, plain, required};
+use super::{Call, Operator};
+use crate::kernels;
+use crate::lower::{Layout, LowerCx};
+use crate::reference;
+use crate::reference::axis_of;
 use crate::tensor::Tensor;
+use crate::typed::{NodeView, Type};
 
-/// Softmax of a float tensor.
-pub(crate) fn softmax(x: &Tensor, axis: i64, opset: i64) -> Result<Tensor, String> {
-    let axis = axis_of(axis, x.dims().len())?;
-    let last = if opset >= 13 {
-        axis + 1
-    } else {
-        x.dims().len()
-    };
-    let size: usize = x.dims()[axis..last].iter().product();
-    let stride: usize = x.dims()[last..].iter().product();
-    let mut data = x.as_f32()?.to_vec();
-    for block in data.chunks_mut((size * stride).max(1)) {
-        for lane in 0..stride {
-            let most = (0..size)
-                .map(|i| block[i * stride + lane])
-                .fold(f32::NEG_INFINITY, f32::max);
-            let exp = |v: f32| f64::from(v - most).exp();
-            let sum: f64 = (0..size).map(|i| exp(block[i * stride + lane])).sum();
-            (0..size).for_each(|i| {
-                let v = &mut block[i * stride + lane];
-                *v = (exp(*v) / sum) as f32;
-            });
-        }
+/// Softmax.
+pub(crate) struct Softmax;
+
+/// Rows and elements of a row; the batch is not among the elements.
+pub(crate) fn rows(node: &NodeView<'_>, opset: i64) -> Result<(usize, usize), String> {
+    let ty = node.ty(0)?;
+    let dims = ty.item();
+    let axis = axis_of(
+        node.attrs().int("axis", if opset >= 13 { -1 } else { 1 }),
+        dims.len(),
+    )?;
+    if axis == 0 && ty.has_batch() {
+        return Err("it mixes the items of a batch; give the input a fixed shape".into());
     }
-    Tensor::f32(x.dims(), data)
+    let (outer, inner) = dims.split_at(axis);
+    if opset >= 13 && inner[1..].iter().any(|d| *d != 1) {
+        return Err(format!(
+            "axis {axis} of {dims:?}: only the last axis is supported"
+        ));
+    }
+    Ok((outer.iter().product(), inner.iter().product()))
 }
 
-/// Builds the operator.
-pub(super) fn build(attrs: &Attrs<'_>, opset: i64) -> Built {
-    let axis = attrs.int("axis", if opset >= 13 { -1 } else { 1 });
-    plain(move |inputs| Ok(vec![softmax(required(inputs, 0)?, axis, opset)?]))
+impl Operator for Softmax {
+    fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+        rows(node, node.opset)?;
+        Ok(vec![node.float(0)?.clone()])
+    }
+
+    fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
+        call.run(reference::softmax::build(&call.attrs(), call.opset))
+    }
+
+    fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        let node = cx.view();
+        let (rows, len) = rows(&node, node.opset)?;
+        let src = cx.read(0, Layout::Plain)?;
+        let dst = cx.write(Layout::Plain)?;
+        cx.push(
+            kernels::Softmax {
+                src,
+                dst,
+                rows,
+                len,
+            },
+            0,
+        )
+    }
 }

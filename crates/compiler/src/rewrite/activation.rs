@@ -1,6 +1,6 @@
 //! Relu and Clip become limits of what comes before them.
 
-use crate::lower::{RELU_LIMITS, clip_limits};
+use crate::ops::{RELU_LIMITS, clip_limits};
 use crate::typed::{Clamp, Graph, Node, NodeView};
 
 /// The limits that a node stands for, if it is nothing else.

@@ -1,8 +1,8 @@
 //! Factors and summands by channel become part of the weights before them: batch norm, and the
 //! Mul and Add that some exporters write in its place.
 
-use crate::lower::batch_norm_affine;
-use crate::ops::Attrs;
+use crate::onnx::Attrs;
+use crate::ops::batch_norm_affine;
 use crate::tensor::Tensor;
 use crate::typed::{Clamp, Graph, Node, NodeView, ValueId, replacement};
 use std::rc::Rc;

@@ -1,7 +1,7 @@
 //! Constants that are stored quantised but computed with in floats.
 
 use crate::error::{CompileError, Refusal};
-use crate::ops;
+use crate::ops::Call;
 use crate::typed::{Graph, Node};
 use std::rc::Rc;
 
@@ -34,16 +34,14 @@ pub(crate) fn dequantized(graph: &mut Graph) -> Result<(), CompileError> {
 }
 
 fn evaluate(graph: &Graph, node: &Node) -> Result<Vec<crate::tensor::Tensor>, String> {
-    let operator = ops::build(
-        &node.proto.domain,
-        &node.proto.op_type,
-        &node.attrs(),
-        graph.opset,
-    )?;
     let inputs: Vec<_> = node
         .inputs
         .iter()
         .map(|i| graph.known(*i).map(Rc::as_ref))
         .collect();
-    operator.eval(&inputs)
+    node.op.eval(&Call {
+        proto: &node.proto,
+        opset: graph.opset,
+        inputs: &inputs,
+    })
 }

@@ -1,8 +1,8 @@
 //! Editing a graph while it is rewritten.
 
 use super::{Clamp, Graph, Node, Type, Value, ValueId, fixed};
-use crate::lower;
 use crate::onnx::{AttributeProto, NodeProto};
+use crate::ops;
 use crate::tensor::Tensor;
 use std::rc::Rc;
 
@@ -93,7 +93,7 @@ pub(crate) fn replacement(
         name: old.name.clone(),
         operator,
         proto: Rc::new(proto),
-        op: lower::find(domain, op_type)?,
+        op: ops::find(domain, op_type).ok()?,
         inputs,
         outputs,
         clamp: Clamp::NONE,

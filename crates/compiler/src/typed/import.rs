@@ -4,9 +4,8 @@ use super::input::input_type;
 use super::order::order;
 use super::{BATCH_MARK, Clamp, Graph, Node, NodeView, Type, Value, ValueId, fixed};
 use crate::error::{CompileError, Refusal};
-use crate::lower;
 use crate::onnx::{GraphProto, ModelProto, NodeProto, tensor_of};
-use crate::ops;
+use crate::ops::{self, Call, Operator};
 use crate::options::Options;
 use crate::tensor::{MAX_ELEMENTS, Tensor};
 use sandpiper_core::tensor::{DType, Dim};
@@ -215,12 +214,9 @@ impl<'a> Importer<'a> {
         &self,
         proto: &NodeProto,
         inputs: &[Option<ValueId>],
-    ) -> Result<Option<(&'static dyn lower::Lowering, Vec<(Type, Option<Tensor>)>)>, String> {
+    ) -> Result<Option<(&'static dyn Operator, Vec<(Type, Option<Tensor>)>)>, String> {
         // An operator that is not known is listed even where its inputs are not.
-        let attrs = ops::Attrs::of(proto);
-        let evaluator = ops::build(&proto.domain, &proto.op_type, &attrs, self.graph.opset)?;
-        let op = lower::find(&proto.domain, &proto.op_type)
-            .ok_or("this operator can be evaluated but not compiled yet")?;
+        let op = ops::find(&proto.domain, &proto.op_type)?;
         if inputs.iter().flatten().any(|v| self.unknown.contains(v)) {
             return Ok(None);
         }
@@ -251,7 +247,7 @@ impl<'a> Importer<'a> {
                     .collect(),
             )));
         }
-        if let Some(folded) = fold(op, evaluator.as_ref(), &view, &types)? {
+        if let Some(folded) = fold(op, &view, &types)? {
             let typed = folded
                 .into_iter()
                 .map(|t| (Type::new(t.dtype(), fixed(t.dims())), Some(t)));
@@ -291,8 +287,7 @@ impl<'a> Importer<'a> {
 
 /// Evaluates a node whose inputs are all known.
 fn fold(
-    op: &dyn lower::Lowering,
-    evaluator: &dyn ops::Operator,
+    op: &dyn Operator,
     view: &NodeView<'_>,
     types: &[Type],
 ) -> Result<Option<Vec<Tensor>>, String> {
@@ -313,7 +308,12 @@ fn fold(
     if inputs.iter().flatten().any(marked) && !op.moves() {
         return Err("it computes with the batch size; give the input a fixed shape".into());
     }
-    evaluator.eval(&inputs).map(Some)
+    let call = Call {
+        proto: view.proto,
+        opset: view.opset,
+        inputs: &inputs,
+    };
+    op.eval(&call).map(Some)
 }
 
 pub(super) fn check_type(ty: &Type) -> Result<(), String> {

@@ -11,15 +11,15 @@ mod order;
 
 pub(crate) use edit::{Uses, replacement};
 
-use crate::lower::Lowering;
+use crate::onnx::Attrs;
 use crate::onnx::NodeProto;
-use crate::ops::Attrs;
+use crate::ops::Operator;
 use crate::tensor::Tensor;
 use sandpiper_core::tensor::{DType, Dim};
 use std::rc::Rc;
 
 /// Stands for the batch among constant integers, as the operator Shape makes them. Nothing
-/// computes with it: see [`Lowering::moves`].
+/// computes with it: see [`Operator::moves`].
 pub(crate) const BATCH_MARK: i64 = i64::MIN + 0x5a9d;
 
 /// Element type and dimensions of a value.
@@ -121,7 +121,7 @@ pub(crate) struct Node {
     /// Operator and attributes.
     pub(crate) proto: Rc<NodeProto>,
     /// How it is typed and lowered.
-    pub(crate) op: &'static dyn Lowering,
+    pub(crate) op: &'static dyn Operator,
     /// What it reads; `None` is an optional input left out.
     pub(crate) inputs: Vec<Option<ValueId>>,
     /// What it writes; `None` is an output nobody wants.

@@ -1,0 +1,74 @@
+//! MatMul with a constant matrix on the right.
+
+use super::{Call, Operator};
+use crate::kernels::Element;
+use crate::lower::LowerCx;
+use crate::lower::dense::{Ending, Terms, product};
+use crate::reference;
+use crate::tensor::Tensor;
+use crate::typed::{NodeView, Type, fixed};
+use sandpiper_core::tensor::DType;
+
+/// MatMul.
+pub(crate) struct MatMul;
+
+/// Columns of the constant matrix at input `b`, which must fit input 0.
+pub(crate) fn columns(node: &NodeView<'_>, b: usize) -> Result<usize, String> {
+    let (a, w) = (node.ty(0)?.item(), node.frozen(b)?);
+    let (Some(&inner), &[depth, columns]) = (a.last(), w.as_slice()) else {
+        return Err("the right operand must be a constant matrix".into());
+    };
+    if inner != depth || a.len() < 2 || columns == 0 {
+        return Err(format!("{a:?} times {w:?} is not supported"));
+    }
+    Ok(columns)
+}
+
+/// The type of the product.
+pub(crate) fn multiplied(
+    node: &NodeView<'_>,
+    columns: usize,
+    dtype: DType,
+) -> Result<Type, String> {
+    let mut dims = node.ty(0)?.dims.clone();
+    dims.pop();
+    dims.extend(fixed(&[columns]));
+    Ok(Type::new(dtype, dims))
+}
+
+impl Operator for MatMul {
+    fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+        node.float(0)?;
+        node.float(1)?;
+        Ok(vec![multiplied(node, columns(node, 1)?, DType::F32)?])
+    }
+
+    fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
+        call.run(reference::gemm::matmul())
+    }
+
+    fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        let node = cx.view();
+        let columns = columns(&node, 1)?;
+        let values = node.constant(1)?.as_f32()?;
+        let inner = values.len() / columns;
+        let rows = node.ty(0)?.elements() / inner;
+        let weight = |column: usize, k: usize, _: usize| values[k * columns + column];
+        let terms = Terms {
+            element: Element::F32,
+            weight: &weight,
+            bias: vec![0; columns],
+            finish: Ending::Float(cx.node.clamp),
+            fill: 0,
+        };
+        product(cx, [rows, columns, inner], &terms)
+    }
+
+    fn folds(&self) -> bool {
+        false
+    }
+
+    fn clamps(&self) -> bool {
+        true
+    }
+}

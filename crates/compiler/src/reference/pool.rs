@@ -1,0 +1,86 @@
+//! Pooling over windows and over everything.
+
+use super::window::Window;
+use super::{Built, plain, required};
+use crate::onnx::Attrs;
+use crate::tensor::Tensor;
+
+/// Reduces each window with `reduce(values, kernel size)`.
+fn pooled(
+    x: &Tensor,
+    window: &Window,
+    reduce: impl Fn(&[f32], usize) -> f32,
+) -> Result<Tensor, String> {
+    if x.dims().len() < 3 {
+        return Err("[N, C, spatial..] is expected".into());
+    }
+    let fitted = window.fit(&x.dims()[2..], None)?;
+    let (planes, spatial) = x.dims().split_at(2);
+    let in_area: usize = spatial.iter().product();
+    let out_area: usize = fitted.out.iter().product();
+    let kernel: usize = fitted.kernel.iter().product();
+    let data = x.as_f32()?;
+    let mut out = Vec::new();
+    let mut values = Vec::new();
+    for plane in 0..planes.iter().product() {
+        for at in 0..out_area {
+            values.clear();
+            fitted.visit(at, |_, s| values.push(data[plane * in_area + s]));
+            out.push(reduce(&values, kernel));
+        }
+    }
+    Tensor::f32(&[planes, &fitted.out].concat(), out)
+}
+
+fn mean(values: &[f32], count: usize) -> f32 {
+    (values.iter().map(|v| f64::from(*v)).sum::<f64>() / count.max(1) as f64) as f32
+}
+
+/// The mean of each window, padding counted or not.
+pub(crate) fn averaging(
+    attrs: &Attrs<'_>,
+) -> Result<impl Fn(&Tensor) -> Result<Tensor, String> + use<>, String> {
+    let window = Window::of(attrs)?;
+    let with_padding = attrs.int("count_include_pad", 0) != 0;
+    Ok(move |x: &Tensor| {
+        pooled(x, &window, |v, kernel| {
+            mean(v, if with_padding { kernel } else { v.len() })
+        })
+    })
+}
+
+/// AveragePool.
+pub(crate) fn average(attrs: &Attrs<'_>) -> Built {
+    let averaging = averaging(attrs)?;
+    plain(move |inputs| Ok(vec![averaging(required(inputs, 0)?)?]))
+}
+
+/// MaxPool, without the indices.
+pub(crate) fn max(attrs: &Attrs<'_>) -> Built {
+    let window = Window::of(attrs)?;
+    plain(move |inputs| {
+        let most = |v: &[f32], _| v.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        Ok(vec![pooled(required(inputs, 0)?, &window, most)?])
+    })
+}
+
+/// The mean over all spatial dimensions.
+pub(crate) fn mean_of_all(x: &Tensor) -> Result<Tensor, String> {
+    if x.dims().len() < 3 {
+        return Err("[N, C, spatial..] is expected".into());
+    }
+    let area: usize = x.dims()[2..].iter().product();
+    let means = x
+        .as_f32()?
+        .chunks(area.max(1))
+        .map(|c| mean(c, area))
+        .collect();
+    let mut dims = x.dims()[..2].to_vec();
+    dims.resize(x.dims().len(), 1);
+    Tensor::f32(&dims, means)
+}
+
+/// GlobalAveragePool.
+pub(crate) fn global_average() -> Built {
+    plain(|inputs| Ok(vec![mean_of_all(required(inputs, 0)?)?]))
+}
