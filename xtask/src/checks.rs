@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check in turn, a table at the end, nothing skipped silently.
 
+use crate::conformance::Ended;
 use crate::shell;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -31,6 +32,10 @@ const CHECKS: &[Check] = &[
     Check {
         name: "tests",
         run: tests,
+    },
+    Check {
+        name: "conformance",
+        run: conformance,
     },
     Check {
         name: "deny",
@@ -128,6 +133,14 @@ fn rustdoc() -> Outcome {
 
 fn tests() -> Outcome {
     outcome(shell::cargo().args(["test", "--workspace", "--quiet"]))
+}
+
+fn conformance() -> Outcome {
+    match crate::conformance::check() {
+        Ended::Passed => Outcome::Passed,
+        Ended::Failed => Outcome::Failed,
+        Ended::Absent => Outcome::Skipped("ONNX's own tests cannot be fetched"),
+    }
 }
 
 /// Licences, bans and sources need no network; `cargo-deny` comes from the ordinary registries.

@@ -2,6 +2,7 @@
 
 mod bench;
 mod checks;
+mod conformance;
 mod demo;
 mod shell;
 
@@ -29,6 +30,8 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
+    /// ONNX's own tests of single operators, compiled and run in the sandbox.
+    Conformance(conformance::Args),
     /// Figures with both sides and where they come from.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     match Args::parse().command {
         Command::Demo { json } => demo::run(json),
         Command::Test { only } => checks::run(only.as_deref()),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Bench(what) => bench::run(&what),
     }
 }

@@ -126,6 +126,17 @@ impl Tensor {
         })
     }
 
+    /// All elements in order, little-endian, as modules have them in memory.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match &self.data {
+            Data::F32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Data::I8(v) => v.iter().map(|x| *x as u8).collect(),
+            Data::U8(v) | Data::Bool(v) => v.clone(),
+            Data::I32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Data::I64(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        }
+    }
+
     /// The same elements under other dimensions.
     ///
     /// # Errors

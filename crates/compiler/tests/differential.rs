@@ -394,7 +394,7 @@ proptest! {
             .output("g")
             .output("q")
             .finish();
-        let x = common::tensor(dtype, vec![batch, c, h, w], &common::bytes(&dice.bytes(DType::U8, &[batch, c, h, w, dtype.size_bytes()])));
+        let x = common::tensor(dtype, vec![batch, c, h, w], &dice.bytes(DType::U8, &[batch, c, h, w, dtype.size_bytes()]).to_bytes());
         agree(&onnx, batch as u32, &[("x".into(), x)].into(), 0.0);
     }
 
@@ -407,7 +407,7 @@ proptest! {
         second[axis] = dice.within(1, 6);
         let mut some = |dims: &[usize]| {
             let bytes = dice.bytes(DType::U8, &[dims, &[dtype.size_bytes()]].concat());
-            common::tensor(dtype, dims.to_vec(), &common::bytes(&bytes))
+            common::tensor(dtype, dims.to_vec(), &bytes.to_bytes())
         };
         let (a, b) = (some(&first), some(&second));
         first[0] = 1;

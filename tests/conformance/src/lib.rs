@@ -3,9 +3,11 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`published`] | the models whose accuracy is published, and where their files are |
+//! | [`backend`] | ONNX's own tests of single operators |
 //! | [`module`] | a compiled model in the sandbox |
 //! | [`oracle`] | the scalar evaluation of the compiler |
 
+pub mod backend;
 pub mod module;
 pub mod oracle;
 pub mod published;

@@ -54,7 +54,8 @@ impl<'a> Func<'a> {
         self
     }
 
-    fn local(&mut self, ty: ValType) -> Local {
+    /// A new variable.
+    pub(crate) fn local(&mut self, ty: ValType) -> Local {
         self.locals.push(ty);
         // One parameter comes first; kernels use a few dozen locals.
         self.locals.len() as Local

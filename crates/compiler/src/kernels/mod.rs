@@ -9,9 +9,11 @@ mod dense;
 mod depthwise;
 mod elementwise;
 mod finish;
+pub(crate) mod functions;
 mod pack;
 mod pool;
 mod qsoftmax;
+mod scalar;
 mod softmax;
 
 pub(crate) use copy::Copy;
@@ -22,6 +24,7 @@ pub(crate) use finish::{Element, Finish};
 pub(crate) use pack::{WeightsOf, pack_dense, pack_depthwise, packed_dense_bytes, panel_widths};
 pub(crate) use pool::{Pool, Pooling};
 pub(crate) use qsoftmax::QSoftmax;
+pub(crate) use scalar::{Bin, Ex, Scalar, Ty, Un, index};
 pub(crate) use softmax::Softmax;
 
 use crate::emit::{Func, Ref};

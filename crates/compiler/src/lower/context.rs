@@ -73,7 +73,6 @@ impl Program {
 
 /// Bytes of a tensor, little-endian, its elements in this order.
 fn bytes_of(tensor: &Tensor, layout: Layout) -> Result<Vec<u8>, String> {
-    use crate::tensor::Data;
     let dims = tensor.dims();
     let ordered;
     let tensor = if layout == Layout::Plain || coincide(dims) {
@@ -93,13 +92,7 @@ fn bytes_of(tensor: &Tensor, layout: Layout) -> Result<Vec<u8>, String> {
         ordered = tensor.gathered(turned, source)?;
         &ordered
     };
-    Ok(match tensor.data() {
-        Data::F32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Data::I8(v) => v.iter().map(|x| *x as u8).collect(),
-        Data::U8(v) | Data::Bool(v) => v.clone(),
-        Data::I32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Data::I64(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-    })
+    Ok(tensor.to_bytes())
 }
 
 impl<'a> LowerCx<'a> {
@@ -216,6 +209,14 @@ impl<'a> LowerCx<'a> {
         let buffer = self.buffer(bytes, Home::Arena);
         self.place(layout, buffer);
         Ok(buffer)
+    }
+
+    /// Memory for an output in row-major order; `None` if nobody wants it.
+    pub(crate) fn write_output(&mut self, index: usize) -> Option<Ref> {
+        let value = self.node.outputs.get(index).copied().flatten()?;
+        let buffer = self.buffer(self.graph.values[value].ty.bytes(), Home::Arena);
+        self.homes.insert((value, Layout::Plain), buffer);
+        Some(buffer)
     }
 
     /// Says that the first output is what lies there already, in this order.

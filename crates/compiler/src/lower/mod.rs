@@ -5,6 +5,7 @@ mod context;
 pub(crate) mod dense;
 pub(crate) mod elementwise;
 mod layout;
+pub(crate) mod loops;
 pub(crate) mod pooling;
 mod program;
 pub(crate) mod scales;

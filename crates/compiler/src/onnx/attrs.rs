@@ -26,6 +26,16 @@ impl<'a> Attrs<'a> {
         self.find(name).map(|a| a.f)
     }
 
+    /// Whether there is one of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    /// Floats.
+    pub(crate) fn floats(&self, name: &str) -> Option<Vec<f32>> {
+        self.find(name).map(|a| a.floats.clone())
+    }
+
     /// Integers.
     pub(crate) fn ints(&self, name: &str) -> Option<Vec<i64>> {
         self.find(name).map(|a| a.ints.clone())

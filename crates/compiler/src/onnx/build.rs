@@ -9,9 +9,10 @@ use super::{
     decode, tensor_of,
 };
 use crate::error::CompileError;
-use crate::tensor::{Data, Tensor};
+use crate::tensor::Tensor;
 use prost::Message;
 use sandpiper_core::tensor::DType;
+use std::collections::BTreeMap;
 
 /// Version of the file format that is written: that of ONNX 1.13, which all readers know.
 const IR_VERSION: i64 = 8;
@@ -50,18 +51,11 @@ fn type_number(dtype: DType) -> i32 {
 }
 
 fn tensor_proto(name: &str, tensor: &Tensor) -> TensorProto {
-    let raw_data = match tensor.data() {
-        Data::F32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Data::I8(v) => v.iter().map(|x| *x as u8).collect(),
-        Data::U8(v) | Data::Bool(v) => v.clone(),
-        Data::I32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Data::I64(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-    };
     TensorProto {
         name: name.to_owned(),
         dims: tensor.dims().iter().map(|d| *d as i64).collect(),
         data_type: type_number(tensor.dtype()),
-        raw_data,
+        raw_data: tensor.to_bytes(),
         ..TensorProto::default()
     }
 }
@@ -225,4 +219,58 @@ pub fn change_floats(
     let changed = Tensor::f32(tensor.dims(), changed).map_err(CompileError::NotOnnx)?;
     *found = tensor_proto(name, &changed);
     Ok(model.encode_to_vec())
+}
+
+/// What a file's graph takes, gives and consists of, as far as it can be said without typing it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outline {
+    /// Names of the inputs that are no constants, in order.
+    pub inputs: Vec<String>,
+    /// Names of the outputs, in order.
+    pub outputs: Vec<String>,
+    /// Operators of the nodes in order, with their domain unless it is ONNX's own.
+    pub operators: Vec<String>,
+}
+
+/// The outline of a file.
+///
+/// # Errors
+/// [`CompileError`] when it is no ONNX file.
+pub fn outline(onnx: &[u8]) -> Result<Outline, CompileError> {
+    let graph = decode(onnx)?.graph.unwrap_or_default();
+    let constant = |name: &String| graph.initializer.iter().any(|t| t.name == *name);
+    let names = |infos: &[ValueInfoProto]| infos.iter().map(|i| i.name.clone()).collect();
+    let inputs: Vec<String> = names(&graph.input);
+    let operator = |n: &NodeProto| match n.domain.as_str() {
+        "" | "ai.onnx" => n.op_type.clone(),
+        domain => format!("{domain}.{}", n.op_type),
+    };
+    Ok(Outline {
+        inputs: inputs.into_iter().filter(|n| !constant(n)).collect(),
+        outputs: names(&graph.output),
+        operators: graph.node.iter().map(operator).collect(),
+    })
+}
+
+/// The same file with these inputs fixed: they become constants.
+///
+/// # Errors
+/// [`CompileError`] when it is no ONNX file.
+pub fn freeze(onnx: &[u8], values: &BTreeMap<String, Tensor>) -> Result<Vec<u8>, CompileError> {
+    let mut model = decode(onnx)?;
+    if let Some(graph) = &mut model.graph {
+        graph.input.retain(|i| !values.contains_key(&i.name));
+        let constants = values.iter().map(|(name, t)| tensor_proto(name, t));
+        graph.initializer.extend(constants);
+    }
+    Ok(model.encode_to_vec())
+}
+
+/// The tensor of a file that holds one tensor message, as ONNX's own test data does.
+///
+/// # Errors
+/// [`CompileError::NotOnnx`] when it is none, or of a type that is not supported.
+pub fn read_tensor(bytes: &[u8]) -> Result<Tensor, CompileError> {
+    let proto = TensorProto::decode(bytes).map_err(|e| CompileError::NotOnnx(e.to_string()))?;
+    tensor_of(&proto).map_err(CompileError::NotOnnx)
 }

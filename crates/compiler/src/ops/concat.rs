@@ -1,5 +1,6 @@
 //! Concat along an axis other than the batch.
 
+use super::MIXES;
 use super::{Call, Operator};
 use crate::kernels::Copy;
 use crate::lower::{Layout, LowerCx};
@@ -41,7 +42,7 @@ impl Operator for Concat {
                 ));
             }
             let Dim::Fixed(n) = ty.dims[axis] else {
-                return Err("it mixes the items of a batch; give the input a fixed shape".into());
+                return Err(MIXES.into());
             };
             size = size.checked_add(n).ok_or("its result is too large")?;
         }

@@ -2,7 +2,7 @@
 
 use super::{Call, Operator};
 use crate::lower::LowerCx;
-use crate::reference;
+use crate::reference::shape::constant_value;
 use crate::tensor::Tensor;
 use crate::typed::{NodeView, Type, fixed};
 
@@ -11,15 +11,12 @@ pub(crate) struct Constant;
 
 impl Operator for Constant {
     fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
-        let value = node
-            .attrs()
-            .tensor("value")?
-            .ok_or("only a tensor `value` is supported")?;
+        let value = constant_value(&node.attrs())?;
         Ok(vec![Type::new(value.dtype(), fixed(value.dims()))])
     }
 
     fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
-        call.run(reference::shape::constant(&call.attrs()))
+        Ok(vec![constant_value(&call.attrs())?])
     }
 
     fn lower(&self, _cx: &mut LowerCx<'_>) -> Result<(), String> {
@@ -27,7 +24,7 @@ impl Operator for Constant {
     }
 
     fn known(&self, node: &NodeView<'_>) -> Result<Option<Vec<crate::tensor::Tensor>>, String> {
-        Ok(node.attrs().tensor("value")?.map(|value| vec![value]))
+        constant_value(&node.attrs()).map(|value| Some(vec![value]))
     }
 
     fn moves(&self) -> bool {

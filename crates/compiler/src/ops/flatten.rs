@@ -1,5 +1,6 @@
 //! Flatten to a matrix.
 
+use super::MIXES;
 use super::identity::renamed;
 use super::{Call, Operator};
 use crate::lower::LowerCx;
@@ -26,7 +27,7 @@ impl Operator for Flatten {
         let mut flat = fixed(&[outer, inner]);
         if ty.has_batch() {
             if axis == 0 || outer != 1 {
-                return Err("it mixes the items of a batch; give the input a fixed shape".into());
+                return Err(MIXES.into());
             }
             flat[0] = ty.dims[0];
         }

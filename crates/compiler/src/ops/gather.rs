@@ -1,5 +1,6 @@
-//! Gather with constant indices: shape arithmetic, and picking channels or frames.
+//! Gather: shape arithmetic, picking channels or frames, and rows of a table.
 
+use super::MIXES;
 use super::{Call, Operator};
 use crate::kernels::Copy;
 use crate::lower::{Layout, LowerCx};
@@ -7,6 +8,7 @@ use crate::reference;
 use crate::reference::axis_of;
 use crate::tensor::Tensor;
 use crate::typed::{NodeView, Type, fixed};
+use sandpiper_core::tensor::DType;
 
 /// Gather.
 pub(crate) struct Gather;
@@ -33,8 +35,30 @@ fn parts(node: &NodeView<'_>) -> Result<(usize, Vec<usize>), String> {
     Ok((axis, indices.iter().map(index).collect::<Result<_, _>>()?))
 }
 
+/// The type of what is picked by indices that are not known. One of both may have a batch: rows of
+/// a table by the items' indices, or the same rows of each item.
+fn unknown(node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+    let (x, at) = (node.ty(0)?, node.ty(1)?);
+    if !matches!(at.dtype, DType::I32 | DType::I64) {
+        return Err(format!("indices of {}", at.dtype));
+    }
+    let axis = axis_of(node.attrs().int("axis", 0), x.dims.len())?;
+    if x.has_batch() && (axis == 0 || at.has_batch()) {
+        return Err(MIXES.into());
+    }
+    let (outer, inner) = x.dims.split_at(axis);
+    Ok(vec![Type::new(
+        x.dtype,
+        [outer, &at.dims, &inner[1..]].concat(),
+    )])
+}
+
 impl Operator for Gather {
     fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+        let at = node.input(1)?;
+        if at.constant.is_none() {
+            return unknown(node);
+        }
         let ((axis, indices), ty) = (parts(node)?, node.ty(0)?);
         if indices.len() > MAX_INDICES && node.input(0)?.constant.is_none() {
             return Err(format!("more than {MAX_INDICES} indices are not supported"));
@@ -53,6 +77,10 @@ impl Operator for Gather {
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
         let node = cx.view();
+        if node.input(1)?.constant.is_none() {
+            let axis = axis_of(node.attrs().int("axis", 0), node.ty(0)?.dims.len())?;
+            return super::lookup::gather(cx, axis);
+        }
         let (axis, indices) = parts(&node)?;
         let ty = node.ty(0)?;
         let (dims, size) = (ty.item(), ty.dtype.size_bytes());

@@ -1,4 +1,4 @@
-//! Gemm with a constant right operand and a constant row to add.
+//! Gemm: fast with a constant right operand and a constant row to add.
 
 use super::{Call, Operator};
 use crate::kernels::Element;
@@ -41,23 +41,29 @@ pub(crate) fn multiplied(
     Ok(Type::new(dtype, [vec![rows], fixed(&[columns])].concat()))
 }
 
+/// Whether the right operand is constant and what is added is one constant row: weights are then
+/// packed.
+fn constant(node: &NodeView<'_>) -> bool {
+    let Ok(([_, columns, _], _)) = sizes(node, 1) else {
+        return false;
+    };
+    node.optional(2).is_none_or(|c| {
+        let dims = c.ty.item();
+        let row = dims.iter().rev().skip(1).all(|d| *d == 1) && dims.len() <= 2;
+        let last = dims.last().copied().unwrap_or(1);
+        c.frozen && row && (last == 1 || last == columns)
+    })
+}
+
 impl Operator for Gemm {
     fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
         node.float(0)?;
         // The types of quantised weights are those of what they are dequantised to.
         node.float(1)?;
-        let ([_, columns, _], _) = sizes(node, 1)?;
-        if let Some(c) = node.optional(2) {
-            node.float(2)?;
-            let dims = c.ty.item();
-            let row = dims.iter().rev().skip(1).all(|d| *d == 1) && dims.len() <= 2;
-            let last = dims.last().copied().unwrap_or(1);
-            if !row || (last != 1 && last != columns) {
-                return Err(format!(
-                    "C of {dims:?}: only one row of {columns} is supported"
-                ));
-            }
+        if !constant(node) {
+            return super::matrices::gemm_type(node);
         }
+        let ([_, columns, _], _) = sizes(node, 1)?;
         Ok(vec![multiplied(node, columns, DType::F32)?])
     }
 
@@ -67,6 +73,9 @@ impl Operator for Gemm {
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
         let node = cx.view();
+        if !constant(&node) {
+            return super::matrices::gemm(cx);
+        }
         let (sizes @ [_, columns, _], transposed) = sizes(&node, 1)?;
         let factor = |name: &str| node.attrs().float(name).unwrap_or(1.0);
         let (alpha, beta) = (factor("alpha"), factor("beta"));

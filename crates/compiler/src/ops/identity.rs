@@ -18,6 +18,10 @@ pub(crate) fn renamed(cx: &mut LowerCx<'_>) -> Result<(), String> {
 
 impl Operator for Identity {
     fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+        // Dropout that is told, in the file, to train.
+        if node.optional(2).is_some() && node.constant(2)?.to_i64()?.contains(&1) {
+            return Err("training is not supported; export the model for inference".into());
+        }
         Ok(vec![node.ty(0)?.clone()])
     }
 

@@ -1,5 +1,6 @@
-//! MatMul with a constant matrix on the right.
+//! MatMul: fast with a constant matrix on the right.
 
+use super::matrices::product_type;
 use super::{Call, Operator};
 use crate::kernels::Element;
 use crate::lower::LowerCx;
@@ -36,10 +37,18 @@ pub(crate) fn multiplied(
     Ok(Type::new(dtype, dims))
 }
 
+/// Whether the right operand is a constant matrix: its weights are then packed.
+fn constant(node: &NodeView<'_>) -> bool {
+    columns(node, 1).is_ok()
+}
+
 impl Operator for MatMul {
     fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
         node.float(0)?;
         node.float(1)?;
+        if !constant(node) {
+            return Ok(vec![product_type(node, DType::F32)?]);
+        }
         Ok(vec![multiplied(node, columns(node, 1)?, DType::F32)?])
     }
 
@@ -49,6 +58,9 @@ impl Operator for MatMul {
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
         let node = cx.view();
+        if !constant(&node) {
+            return super::matrices::matmul(cx);
+        }
         let columns = columns(&node, 1)?;
         let values = node.constant(1)?.as_f32()?;
         let inner = values.len() / columns;

@@ -6,18 +6,33 @@
 mod average_pool;
 mod batch_normalization;
 mod binary;
+mod choose;
 mod clip;
 mod concat;
 mod constant;
 mod conv;
+mod create;
+mod depth_space;
 mod dequantize_linear;
+mod expand;
+mod extreme;
 mod flatten;
 mod gather;
+mod gather_elements;
+mod gather_nd;
 mod gemm;
 mod global_average_pool;
 mod identity;
+mod lanes;
+mod lookup;
+mod map;
 mod matmul;
+mod matrices;
 mod max_pool;
+mod normalize;
+mod one_hot;
+mod pad;
+mod pair;
 mod qgemm;
 mod qlinear_average_pool;
 mod qlinear_binary;
@@ -26,14 +41,20 @@ mod qlinear_global_average_pool;
 mod qlinear_matmul;
 mod qlinear_softmax;
 mod quantize_linear;
+mod reduce;
 mod relu;
 mod reshape;
+mod scatter;
 mod shape;
 mod slice;
 mod softmax;
+mod split;
 mod squeeze;
+mod tile;
 mod transpose;
+mod trilu;
 mod unsqueeze;
+mod variadic;
 
 pub(crate) use batch_normalization::affine as batch_norm_affine;
 pub(crate) use clip::limits as clip_limits;
@@ -41,9 +62,12 @@ pub(crate) use relu::LIMITS as RELU_LIMITS;
 
 use crate::lower::LowerCx;
 use crate::onnx::{Attrs, NodeProto};
-use crate::reference::{Built, Inputs};
+use crate::reference::{Built, Inputs, required};
 use crate::tensor::Tensor;
 use crate::typed::{NodeView, Type};
+
+/// Why a node that would mix the items of a batch is refused.
+const MIXES: &str = "it mixes the items of a batch; give the input a fixed shape";
 
 /// A node to be evaluated.
 pub(crate) struct Call<'a> {
@@ -59,6 +83,16 @@ impl<'a> Call<'a> {
     /// Attributes.
     pub(crate) fn attrs(&self) -> Attrs<'a> {
         Attrs::of(self.proto)
+    }
+
+    /// The input at `index`, which must be there.
+    pub(crate) fn input(&self, index: usize) -> Result<&'a Tensor, String> {
+        required(self.inputs, index)
+    }
+
+    /// The input at `index`, if it is there.
+    pub(crate) fn optional(&self, index: usize) -> Option<&'a Tensor> {
+        self.inputs.get(index).copied().flatten()
     }
 
     /// Applies a function of the reference.
@@ -110,6 +144,105 @@ pub(crate) fn find(domain: &str, op_type: &str) -> Result<&'static dyn Operator,
             "Sub" => &binary::SUB,
             "Mul" => &binary::MUL,
             "Div" => &binary::DIV,
+            "Abs" => &map::ABS,
+            "Neg" => &map::NEG,
+            "Floor" => &map::FLOOR,
+            "Ceil" => &map::CEIL,
+            "Round" => &map::ROUND,
+            "Sqrt" => &map::SQRT,
+            "Reciprocal" => &map::RECIPROCAL,
+            "Sign" => &map::SIGN,
+            "Exp" => &map::EXP,
+            "Log" => &map::LOG,
+            "Sigmoid" => &map::SIGMOID,
+            "Tanh" => &map::TANH,
+            "Sinh" => &map::SINH,
+            "Cosh" => &map::COSH,
+            "Asinh" => &map::ASINH,
+            "Acosh" => &map::ACOSH,
+            "Atanh" => &map::ATANH,
+            "Sin" => &map::SIN,
+            "Cos" => &map::COS,
+            "Tan" => &map::TAN,
+            "Asin" => &map::ASIN,
+            "Acos" => &map::ACOS,
+            "Atan" => &map::ATAN,
+            "Erf" => &map::ERF,
+            "Gelu" => &map::GELU,
+            "Softplus" => &map::SOFTPLUS,
+            "Softsign" => &map::SOFTSIGN,
+            "Mish" => &map::MISH,
+            "HardSwish" => &map::HARD_SWISH,
+            "HardSigmoid" => &map::HARD_SIGMOID,
+            "LeakyRelu" => &map::LEAKY_RELU,
+            "ThresholdedRelu" => &map::THRESHOLDED_RELU,
+            "Elu" => &map::ELU,
+            "Selu" => &map::SELU,
+            "Celu" => &map::CELU,
+            "Shrink" => &map::SHRINK,
+            "IsNaN" => &map::IS_NAN,
+            "IsInf" => &map::IS_INF,
+            "Equal" => &pair::EQUAL,
+            "Less" => &pair::LESS,
+            "LessOrEqual" => &pair::LESS_OR_EQUAL,
+            "Greater" => &pair::GREATER,
+            "GreaterOrEqual" => &pair::GREATER_OR_EQUAL,
+            "And" => &pair::AND,
+            "Or" => &pair::OR,
+            "Xor" => &pair::XOR,
+            "Pow" => &pair::POW,
+            "Mod" => &pair::MOD,
+            "BitwiseAnd" => &pair::BIT_AND,
+            "BitwiseOr" => &pair::BIT_OR,
+            "BitwiseXor" => &pair::BIT_XOR,
+            "Min" => &variadic::MIN,
+            "Max" => &variadic::MAX,
+            "Sum" => &variadic::SUM,
+            "Mean" => &variadic::MEAN,
+            "Where" => &choose::Where,
+            "Not" => &choose::Not,
+            "BitwiseNot" => &choose::BitwiseNot,
+            "Cast" => &choose::Cast,
+            "CastLike" => &choose::CastLike,
+            "PRelu" => &choose::PRelu,
+            "ReduceSum" => &reduce::SUM,
+            "ReduceMean" => &reduce::MEAN,
+            "ReduceProd" => &reduce::PROD,
+            "ReduceMin" => &reduce::MIN,
+            "ReduceMax" => &reduce::MAX,
+            "ReduceL1" => &reduce::L1,
+            "ReduceL2" => &reduce::L2,
+            "ReduceSumSquare" => &reduce::SUM_SQUARE,
+            "ReduceLogSum" => &reduce::LOG_SUM,
+            "ReduceLogSumExp" => &reduce::LOG_SUM_EXP,
+            "ArgMax" => &extreme::ARG_MAX,
+            "ArgMin" => &extreme::ARG_MIN,
+            "Hardmax" => &extreme::Hardmax,
+            "LayerNormalization" => &normalize::LAYER,
+            "InstanceNormalization" => &normalize::INSTANCE,
+            "GroupNormalization" => &normalize::GROUP,
+            "MeanVarianceNormalization" => &normalize::MEAN_VARIANCE,
+            "LogSoftmax" => &lanes::LogSoftmax,
+            "CumSum" => &lanes::CumSum,
+            "LpNormalization" => &lanes::LpNormalization,
+            "Expand" => &expand::Expand,
+            "Tile" => &tile::Tile,
+            "Pad" => &pad::Pad,
+            "Trilu" => &trilu::Trilu,
+            "DepthToSpace" => &depth_space::DEPTH_TO_SPACE,
+            "SpaceToDepth" => &depth_space::SPACE_TO_DEPTH,
+            "Split" => &split::Split,
+            "GatherElements" => &gather_elements::GatherElements,
+            "GatherND" => &gather_nd::GatherNd,
+            "ScatterElements" => &scatter::ScatterElements,
+            "Scatter" => &scatter::ScatterElements,
+            "ScatterND" => &scatter::ScatterNd,
+            "OneHot" => &one_hot::OneHot,
+            "ConstantOfShape" => &create::ConstantOfShape,
+            "Range" => &create::Range,
+            "EyeLike" => &create::EyeLike,
+            "Size" => &create::Size,
+            "MatMulInteger" => &matrices::MatMulInteger,
             "AveragePool" => &average_pool::AveragePool,
             "BatchNormalization" => &batch_normalization::BatchNormalization,
             "Clip" => &clip::Clip,

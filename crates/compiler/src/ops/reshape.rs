@@ -1,5 +1,6 @@
 //! Reshape to a constant shape: 0 keeps a dimension, -1 takes the rest.
 
+use super::MIXES;
 use super::identity::renamed;
 use super::{Call, Operator};
 use crate::lower::LowerCx;
@@ -10,8 +11,6 @@ use sandpiper_core::tensor::Dim;
 
 /// Reshape.
 pub(crate) struct Reshape;
-
-const MIXES: &str = "it mixes the items of a batch; give the input a fixed shape";
 
 impl Operator for Reshape {
     fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {

@@ -2,7 +2,7 @@
 
 use super::{Call, Operator};
 use crate::lower::LowerCx;
-use crate::reference;
+use crate::reference::shape::{self, shape_range};
 use crate::tensor::{Data, Tensor};
 use crate::typed::{BATCH_MARK, NodeView, Type, fixed};
 use sandpiper_core::tensor::{DType, Dim};
@@ -11,17 +11,13 @@ use sandpiper_core::tensor::{DType, Dim};
 pub(crate) struct Shape;
 
 fn shape(node: &NodeView<'_>) -> Result<Vec<i64>, String> {
-    if node.attrs().ints("start").is_some()
-        || node.attrs().int("start", 0) != 0
-        || node.attrs().int("end", 0) != 0
-    {
-        return Err("start and end are not supported".into());
-    }
+    let dims = &node.ty(0)?.dims;
     let size = |d: &Dim| match d {
         Dim::Batch => BATCH_MARK,
         Dim::Fixed(n) => i64::from(*n),
     };
-    Ok(node.ty(0)?.dims.iter().map(size).collect())
+    let range = shape_range(&node.attrs(), dims.len());
+    Ok(dims[range].iter().map(size).collect())
 }
 
 impl Operator for Shape {
@@ -30,7 +26,7 @@ impl Operator for Shape {
     }
 
     fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
-        call.run(reference::shape::shape(&call.attrs()))
+        Ok(vec![shape::shape(call.input(0)?.dims(), &call.attrs())?])
     }
 
     fn lower(&self, _cx: &mut LowerCx<'_>) -> Result<(), String> {
@@ -38,10 +34,10 @@ impl Operator for Shape {
     }
 
     fn known(&self, node: &NodeView<'_>) -> Result<Option<Vec<Tensor>>, String> {
-        let shape = shape(node)?;
+        let sizes = shape(node)?;
         Ok(Some(vec![Tensor::new(
-            vec![shape.len()],
-            Data::I64(shape),
+            vec![sizes.len()],
+            Data::I64(sizes),
         )?]))
     }
 }

@@ -1,6 +1,7 @@
-//! Softmax along the last axis (of more than one element); before opset 13 over all dimensions
+//! Softmax along an axis: fast along the last one (of more than one element); before opset 13 over all dimensions
 //! from the axis on.
 
+use super::MIXES;
 use super::{Call, Operator};
 use crate::kernels;
 use crate::lower::{Layout, LowerCx};
@@ -21,7 +22,7 @@ pub(crate) fn rows(node: &NodeView<'_>, opset: i64) -> Result<(usize, usize), St
         dims.len(),
     )?;
     if axis == 0 && ty.has_batch() {
-        return Err("it mixes the items of a batch; give the input a fixed shape".into());
+        return Err(MIXES.into());
     }
     let (outer, inner) = dims.split_at(axis);
     if opset >= 13 && inner[1..].iter().any(|d| *d != 1) {
@@ -34,7 +35,7 @@ pub(crate) fn rows(node: &NodeView<'_>, opset: i64) -> Result<(usize, usize), St
 
 impl Operator for Softmax {
     fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
-        rows(node, node.opset)?;
+        super::extreme::item_axis(node, if node.opset >= 13 { -1 } else { 1 })?;
         Ok(vec![node.float(0)?.clone()])
     }
 
@@ -44,7 +45,9 @@ impl Operator for Softmax {
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
         let node = cx.view();
-        let (rows, len) = rows(&node, node.opset)?;
+        let Ok((rows, len)) = rows(&node, node.opset) else {
+            return super::lanes::softmax(cx, false);
+        };
         let src = cx.read(0, Layout::Plain)?;
         let dst = cx.write(Layout::Plain)?;
         cx.push(

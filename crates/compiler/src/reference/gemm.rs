@@ -101,27 +101,49 @@ pub(crate) fn build(attrs: &Attrs<'_>) -> Built {
 pub(crate) fn matmul() -> Built {
     plain(|inputs| {
         let (a, b) = (required(inputs, 0)?, required(inputs, 1)?);
-        let (Some((&inner, outer)), &[depth, columns]) = (a.dims().split_last(), b.dims()) else {
-            return Err("the right operand must be a matrix".into());
-        };
-        if inner != depth {
-            return Err(format!(
-                "{:?} times {:?}: the inner dimensions differ",
+        let bad = || {
+            format!(
+                "{:?} times {:?} is no product of matrices",
                 a.dims(),
                 b.dims()
-            ));
-        }
-        let rows: usize = outer.iter().product();
-        let (x, y) = (a.as_f32()?, b.as_f32()?);
-        let one = |i: usize| {
-            let (row, column) = (i / columns, i % columns);
-            let product = |k| f64::from(x[row * inner + k]) * f64::from(y[k * columns + column]);
-            (0..inner).map(product).sum::<f64>() as f32
+            )
         };
-        let dims = [outer, &[columns]].concat();
-        Ok(vec![Tensor::f32(
-            &dims,
-            (0..rows * columns).map(one).collect(),
-        )?])
+        let (row, column) = (a.dims().len() == 1, b.dims().len() == 1);
+        let left = if row {
+            [&[1], a.dims()].concat()
+        } else {
+            a.dims().to_vec()
+        };
+        let right = if column {
+            [b.dims(), &[1]].concat()
+        } else {
+            b.dims().to_vec()
+        };
+        let ([outer_a @ .., rows, inner], [outer_b @ .., depth, columns]) = (&left[..], &right[..])
+        else {
+            return Err(bad());
+        };
+        if inner != depth {
+            return Err(bad());
+        }
+        let (rows, columns, inner) = (*rows, *columns, *inner);
+        let outer = broadcast(outer_a, outer_b)?;
+        let count: usize = outer.iter().product();
+        let (x, y) = (a.as_f32()?, b.as_f32()?);
+        let mut values = Vec::with_capacity(count * rows * columns);
+        for i in 0..count {
+            let x = &x[source(i, &outer, outer_a) * rows * inner..];
+            let y = &y[source(i, &outer, outer_b) * inner * columns..];
+            for at in 0..rows * columns {
+                let (row, column) = (at / columns, at % columns);
+                let product =
+                    |k| f64::from(x[row * inner + k]) * f64::from(y[k * columns + column]);
+                values.push((0..inner).map(product).sum::<f64>() as f32);
+            }
+        }
+        let mut dims = outer;
+        dims.extend((!row).then_some(rows));
+        dims.extend((!column).then_some(columns));
+        Ok(vec![Tensor::f32(&dims, values)?])
     })
 }

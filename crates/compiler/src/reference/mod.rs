@@ -6,6 +6,8 @@ pub(crate) mod elementwise;
 pub(crate) mod gather;
 pub(crate) mod gemm;
 pub(crate) mod norm;
+pub(crate) mod numbers;
+pub(crate) mod places;
 pub(crate) mod pool;
 pub(crate) mod qlinear;
 pub(crate) mod quantize;

@@ -10,27 +10,44 @@ pub(crate) fn identity() -> Built {
     plain(|inputs| Ok(vec![required(inputs, 0)?.clone()]))
 }
 
-/// Constant.
-pub(crate) fn constant(attrs: &Attrs<'_>) -> Built {
-    let value = attrs
-        .tensor("value")?
-        .ok_or("only a tensor `value` is supported")?;
-    plain(move |_| Ok(vec![value.clone()]))
+/// The value of a Constant, from any of its attributes.
+pub(crate) fn constant_value(attrs: &Attrs<'_>) -> Result<Tensor, String> {
+    if let Some(tensor) = attrs.tensor("value")? {
+        return Ok(tensor);
+    }
+    if let Some(float) = attrs.float("value_float") {
+        return Tensor::f32(&[], vec![float]);
+    }
+    if let Some(floats) = attrs.floats("value_floats") {
+        return Tensor::f32(&[floats.len()], floats);
+    }
+    if attrs.has("value_int") {
+        return Tensor::new(Vec::new(), Data::I64(vec![attrs.int("value_int", 0)]));
+    }
+    if let Some(ints) = attrs.ints("value_ints") {
+        return Tensor::new(vec![ints.len()], Data::I64(ints));
+    }
+    Err("only a tensor, floats or integers are supported".into())
+}
+
+/// The dimensions that Shape gives, of all: from `start` to `end`.
+pub(crate) fn shape_range(attrs: &Attrs<'_>, rank: usize) -> std::ops::Range<usize> {
+    let (rank, whole) = (rank as i64, rank);
+    let resolve = |at: i64| if at < 0 { at + rank } else { at }.clamp(0, rank) as usize;
+    let start = resolve(attrs.int("start", 0));
+    let end = if attrs.has("end") {
+        resolve(attrs.int("end", 0))
+    } else {
+        whole
+    };
+    start..end.max(start)
 }
 
 /// Shape.
-pub(crate) fn shape(attrs: &Attrs<'_>) -> Built {
-    if attrs.ints("start").is_some() || attrs.int("start", 0) != 0 || attrs.int("end", 0) != 0 {
-        return Err("start and end are not supported".into());
-    }
-    plain(|inputs| {
-        let dims: Vec<i64> = required(inputs, 0)?
-            .dims()
-            .iter()
-            .map(|d| *d as i64)
-            .collect();
-        Ok(vec![Tensor::new(vec![dims.len()], Data::I64(dims))?])
-    })
+pub(crate) fn shape(dims: &[usize], attrs: &Attrs<'_>) -> Result<Tensor, String> {
+    let dims = &dims[shape_range(attrs, dims.len())];
+    let longs = dims.iter().map(|d| *d as i64).collect();
+    Tensor::new(vec![dims.len()], Data::I64(longs))
 }
 
 /// Flatten to a matrix.

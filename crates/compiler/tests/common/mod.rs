@@ -10,17 +10,6 @@ use std::collections::BTreeMap;
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// Little-endian bytes of a tensor.
-pub fn bytes(tensor: &Tensor) -> Vec<u8> {
-    match tensor.data() {
-        Data::F32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Data::I8(v) => v.iter().map(|x| *x as u8).collect(),
-        Data::U8(v) | Data::Bool(v) => v.clone(),
-        Data::I32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Data::I64(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-    }
-}
-
 /// A tensor of these bytes.
 pub fn tensor(dtype: DType, dims: Vec<usize>, bytes: &[u8]) -> Tensor {
     let data = match dtype {
@@ -61,7 +50,7 @@ pub fn run(compiled: &Compiled, batch: u32, inputs: &Tensors) -> Tensors {
         .abi
         .inputs
         .iter()
-        .map(|i| bytes(&inputs[&i.spec.name]))
+        .map(|i| inputs[&i.spec.name].to_bytes())
         .collect();
     let given: Vec<&[u8]> = given.iter().map(Vec::as_slice).collect();
     let origin = Origin::OwnCompiler;

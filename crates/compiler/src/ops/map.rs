@@ -1,0 +1,225 @@
+//! Operators of one float: activations, rounding, roots, exponentials, angles.
+
+use super::{Call, Operator};
+use crate::kernels::{Bin, Ex, Scalar, Ty, Un, functions as f};
+use crate::lower::{LowerCx, loops};
+use crate::onnx::Attrs;
+use crate::reference::elementwise::map;
+use crate::tensor::Tensor;
+use crate::typed::{NodeView, Type};
+
+/// The two numbers that some of them take, from attributes.
+type Params = [f32; 2];
+
+/// An operator of one float.
+pub(crate) struct Map {
+    name: &'static str,
+    /// Names and defaults of its attributes.
+    params: [(&'static str, f32); 2],
+    apply: fn(f32, Params) -> f32,
+    program: fn(&mut Scalar, Ex, Params) -> Ex,
+}
+
+const NONE: (&str, f32) = ("", 0.0);
+
+impl Map {
+    fn params(&self, attrs: &Attrs<'_>) -> Params {
+        self.params
+            .map(|(name, default)| attrs.float(name).unwrap_or(default))
+    }
+}
+
+impl Operator for Map {
+    fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+        if self.name == "gelu" && node.attrs().text("approximate", "none") != "none" {
+            return Err("only the exact Gelu is supported".into());
+        }
+        Ok(vec![node.float(0)?.clone()])
+    }
+
+    fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
+        let params = self.params(&call.attrs());
+        Ok(vec![map(call.input(0)?, |x| (self.apply)(x, params))?])
+    }
+
+    fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        let params = self.params(&cx.view().attrs());
+        loops::elementwise(cx, self.name, &[0], &mut |s, v| {
+            (self.program)(s, v[0].clone(), params)
+        })
+    }
+}
+
+/// A function of 64-bit floats as one of 32-bit floats.
+fn wide(s: &mut Scalar, x: Ex, function: fn(&mut Scalar, Ex) -> Ex) -> Ex {
+    function(s, x.to(Ty::Double)).to(Ty::Real)
+}
+
+fn r(value: f32) -> Ex {
+    Ex::Real(value)
+}
+
+fn double(x: f32, function: fn(f64) -> f64) -> f32 {
+    function(f64::from(x)) as f32
+}
+
+/// The error function by its series, or by the continued fraction of its complement: exact to 1e-15.
+fn erf(x: f64) -> f64 {
+    let size = x.abs();
+    let value = if size < 2.5 {
+        let (mut term, mut sum) = (size, size);
+        for n in 1..60 {
+            term *= -size * size / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        sum * std::f64::consts::FRAC_2_SQRT_PI
+    } else if size.is_nan() {
+        size
+    } else {
+        let fraction = (1..60)
+            .rev()
+            .fold(size, |f, n| size + f64::from(n) / 2.0 / f);
+        1.0 - (-size * size).exp() / fraction * std::f64::consts::FRAC_2_SQRT_PI / 2.0
+    };
+    value.copysign(x)
+}
+
+fn exp_below(s: &mut Scalar, x: &Ex) -> Ex {
+    // Only taken below 0, so that the other side may not overflow.
+    wide(s, x.clone().min(r(0.0)), f::exp)
+}
+
+macro_rules! maps {
+    ($($id:ident $name:literal $params:expr, $apply:expr, $program:expr;)*) => {
+        $(#[doc = $name] pub(crate) static $id: Map = Map {
+            name: $name, params: $params, apply: $apply, program: $program,
+        };)*
+    };
+}
+
+const PLAIN: [(&str, f32); 2] = [NONE, NONE];
+
+maps! {
+    ABS "abs" PLAIN, |x, _| x.abs(), |_, x, _| x.un(Un::Abs);
+    NEG "neg" PLAIN, |x, _| -x, |_, x, _| x.un(Un::Neg);
+    FLOOR "floor" PLAIN, |x, _| x.floor(), |_, x, _| x.un(Un::Floor);
+    CEIL "ceil" PLAIN, |x, _| x.ceil(), |_, x, _| x.un(Un::Ceil);
+    ROUND "round" PLAIN, |x, _| x.round_ties_even(), |_, x, _| x.un(Un::Nearest);
+    SQRT "sqrt" PLAIN, |x, _| x.sqrt(), |_, x, _| x.un(Un::Sqrt);
+    RECIPROCAL "reciprocal" PLAIN, |x, _| 1.0 / x, |_, x, _| r(1.0) / x;
+    SIGN "sign" PLAIN, |x, _| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x }, |_, x, _| {
+        let below = x.clone().lt(r(0.0)).pick(r(-1.0), x.clone());
+        r(0.0).lt(x).pick(r(1.0), below)
+    };
+    EXP "exp" PLAIN, |x, _| double(x, f64::exp), |s, x, _| wide(s, x, f::exp);
+    LOG "log" PLAIN, |x, _| double(x, f64::ln), |s, x, _| wide(s, x, f::log);
+    SIGMOID "sigmoid" PLAIN, |x, _| double(x, |x| 1.0 / (1.0 + (-x).exp())), |s, x, _| wide(s, x, f::sigmoid);
+    TANH "tanh" PLAIN, |x, _| double(x, f64::tanh), |s, x, _| wide(s, x, f::tanh);
+    SINH "sinh" PLAIN, |x, _| double(x, f64::sinh), |s, x, _| wide(s, x, f::sinh);
+    COSH "cosh" PLAIN, |x, _| double(x, f64::cosh), |s, x, _| wide(s, x, f::cosh);
+    ASINH "asinh" PLAIN, |x, _| double(x, f64::asinh), |s, x, _| wide(s, x, f::asinh);
+    ACOSH "acosh" PLAIN, |x, _| double(x, f64::acosh), |s, x, _| wide(s, x, f::acosh);
+    ATANH "atanh" PLAIN, |x, _| double(x, f64::atanh), |s, x, _| wide(s, x, f::atanh);
+    SIN "sin" PLAIN, |x, _| double(x, f64::sin), |s, x, _| wide(s, x, f::sin);
+    COS "cos" PLAIN, |x, _| double(x, f64::cos), |s, x, _| wide(s, x, f::cos);
+    TAN "tan" PLAIN, |x, _| double(x, f64::tan), |s, x, _| wide(s, x, f::tan);
+    ASIN "asin" PLAIN, |x, _| double(x, f64::asin), |s, x, _| wide(s, x, f::asin);
+    ACOS "acos" PLAIN, |x, _| double(x, f64::acos), |s, x, _| wide(s, x, f::acos);
+    ATAN "atan" PLAIN, |x, _| double(x, f64::atan), |s, x, _| wide(s, x, f::atan);
+    ERF "erf" PLAIN, |x, _| double(x, erf), |s, x, _| wide(s, x, f::erf);
+    GELU "gelu" PLAIN, |x, _| double(x, |x| 0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))), |s, x, _| {
+        let inner = x.clone() * r(std::f32::consts::FRAC_1_SQRT_2);
+        x * r(0.5) * (r(1.0) + wide(s, inner, f::erf))
+    };
+    SOFTPLUS "softplus" PLAIN, |x, _| double(x, |x| x.max(0.0) + (-x.abs()).exp().ln_1p()), |s, x, _| wide(s, x, f::softplus);
+    SOFTSIGN "softsign" PLAIN, |x, _| x / (1.0 + x.abs()), |_, x, _| x.clone() / (r(1.0) + x.un(Un::Abs));
+    MISH "mish" PLAIN, |x, _| double(x, |x| x * (x.max(0.0) + (-x.abs()).exp().ln_1p()).tanh()), |s, x, _| {
+        let inner = f::softplus(s, x.clone().to(Ty::Double));
+        x * f::tanh(s, inner).to(Ty::Real)
+    };
+    HARD_SWISH "hard-swish" PLAIN, |x, _| x * (x / 6.0 + 0.5).clamp(0.0, 1.0), |_, x, _| {
+        x.clone() * (x / r(6.0) + r(0.5)).max(r(0.0)).min(r(1.0))
+    };
+    HARD_SIGMOID "hard-sigmoid" [("alpha", 0.2), ("beta", 0.5)], |x, [a, b]| (a * x + b).clamp(0.0, 1.0), |_, x, [a, b]| {
+        (r(a) * x + r(b)).max(r(0.0)).min(r(1.0))
+    };
+    LEAKY_RELU "leaky-relu" [("alpha", 0.01), NONE], |x, [a, _]| if x < 0.0 { a * x } else { x }, |_, x, [a, _]| {
+        x.clone().lt(r(0.0)).pick(r(a) * x.clone(), x)
+    };
+    THRESHOLDED_RELU "thresholded-relu" [("alpha", 1.0), NONE], |x, [a, _]| if x > a { x } else { 0.0 }, |_, x, [a, _]| {
+        r(a).lt(x.clone()).pick(x, r(0.0))
+    };
+    ELU "elu" [("alpha", 1.0), NONE], |x, [a, _]| if x < 0.0 { a * x.exp_m1() } else { x }, |s, x, [a, _]| {
+        let below = r(a) * (exp_below(s, &x) - r(1.0));
+        x.clone().lt(r(0.0)).pick(below, x)
+    };
+    SELU "selu" [("alpha", 1.673_263_2), ("gamma", 1.050_701)], |x, [a, g]| g * if x > 0.0 { x } else { a * x.exp_m1() }, |s, x, [a, g]| {
+        let below = r(a) * (exp_below(s, &x) - r(1.0));
+        r(g) * r(0.0).lt(x.clone()).pick(x, below)
+    };
+    CELU "celu" [("alpha", 1.0), NONE], |x, [a, _]| x.max(0.0) + (a * (x / a).exp_m1()).min(0.0), |s, x, [a, _]| {
+        let below = r(a) * (exp_below(s, &(x.clone() / r(a))) - r(1.0));
+        x.max(r(0.0)) + below.min(r(0.0))
+    };
+    SHRINK "shrink" [("lambd", 0.5), ("bias", 0.0)], |x, [l, b]| if x < -l { x + b } else if x > l { x - b } else { 0.0 }, |_, x, [l, b]| {
+        let above = r(l).lt(x.clone()).pick(x.clone() - r(b), r(0.0));
+        x.clone().lt(r(-l)).pick(x + r(b), above)
+    };
+}
+
+/// IsNaN and IsInf: from a float to a truth.
+pub(crate) struct Test {
+    name: &'static str,
+    infinite: bool,
+}
+
+/// IsNaN.
+pub(crate) static IS_NAN: Test = Test {
+    name: "is-nan",
+    infinite: false,
+};
+/// IsInf.
+pub(crate) static IS_INF: Test = Test {
+    name: "is-inf",
+    infinite: true,
+};
+
+impl Test {
+    /// Whether positive and negative infinity count.
+    fn signs(&self, attrs: &Attrs<'_>) -> [bool; 2] {
+        ["detect_positive", "detect_negative"].map(|n| attrs.int(n, 1) != 0)
+    }
+}
+
+impl Operator for Test {
+    fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+        let dims = node.float(0)?.dims.clone();
+        Ok(vec![Type::new(sandpiper_core::tensor::DType::Bool, dims)])
+    }
+
+    fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
+        let (x, [positive, negative]) = (call.input(0)?, self.signs(&call.attrs()));
+        let one = |x: &f32| match self.infinite {
+            false => x.is_nan(),
+            true => (*x == f32::INFINITY && positive) || (*x == f32::NEG_INFINITY && negative),
+        };
+        let bools = x.as_f32()?.iter().map(|x| u8::from(one(x))).collect();
+        let data = crate::tensor::Data::Bool(bools);
+        Ok(vec![Tensor::new(x.dims().to_vec(), data)?])
+    }
+
+    fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        let [positive, negative] = self.signs(&cx.view().attrs());
+        loops::elementwise(cx, self.name, &[0], &mut |_, v| {
+            let x = v[0].clone();
+            if !self.infinite {
+                return x.clone().eq(x).not();
+            }
+            let is = |wanted: bool, value: f32| {
+                let found = x.clone().eq(r(value));
+                found.bin(Bin::And, Ex::Int(i32::from(wanted)))
+            };
+            is(positive, f32::INFINITY).bin(Bin::Or, is(negative, f32::NEG_INFINITY))
+        })
+    }
+}

@@ -1,0 +1,304 @@
+//! Products of matrices that are not constant, by a plain program: MatMul, Gemm, MatMulInteger.
+
+use super::MIXES;
+use super::{Call, Operator};
+use crate::kernels::{Ex, Scalar, Ty, index};
+use crate::lower::loops::{aligned, broadcast_strides};
+use crate::lower::{Layout, LowerCx};
+use crate::reference::Transposed;
+use crate::reference::elementwise::{broadcast, source};
+use crate::reference::places::places;
+use crate::tensor::{Data, Tensor};
+use crate::typed::{Clamp, NodeView, Type};
+use sandpiper_core::tensor::{DType, Dim};
+
+/// Shapes of a product by the rules of numpy: a vector counts as a row on the left, as a column on
+/// the right.
+pub(crate) struct Product {
+    /// Leading dimensions, broadcast.
+    pub(crate) outer: Vec<usize>,
+    /// Rows, columns, inner size.
+    pub(crate) sizes: [usize; 3],
+    /// The result.
+    pub(crate) dims: Vec<usize>,
+    a: Vec<usize>,
+    b: Vec<usize>,
+}
+
+/// The product of operands of these shapes.
+pub(crate) fn product(a: &[usize], b: &[usize]) -> Result<Product, String> {
+    let bad = || format!("{a:?} times {b:?} is no product of matrices");
+    let (row, column) = (a.len() == 1, b.len() == 1);
+    let left = if row { vec![1, a[0]] } else { a.to_vec() };
+    let right = if column { vec![b[0], 1] } else { b.to_vec() };
+    let ([outer_a @ .., rows, inner], [outer_b @ .., depth, columns]) = (&left[..], &right[..])
+    else {
+        return Err(bad());
+    };
+    if inner != depth {
+        return Err(bad());
+    }
+    let outer = broadcast(outer_a, outer_b)?;
+    let mut dims = outer.clone();
+    if !row {
+        dims.push(*rows);
+    }
+    if !column {
+        dims.push(*columns);
+    }
+    Ok(Product {
+        sizes: [*rows, *columns, *inner],
+        dims,
+        a: outer_a.to_vec(),
+        b: outer_b.to_vec(),
+        outer,
+    })
+}
+
+/// The type of a product: the batch must be the first dimension of the left operand or of both.
+pub(crate) fn product_type(node: &NodeView<'_>, dtype: DType) -> Result<Type, String> {
+    let (a, b) = (node.ty(0)?, node.ty(1)?);
+    let shape = product(&a.item(), &b.item())?;
+    let mut dims = crate::typed::fixed(&shape.dims);
+    let outer =
+        |t: &Type| t.has_batch() && t.dims.len() == shape.outer.len() + 2 && t.dims.len() > 2;
+    let rows = a.has_batch() && a.dims.len() == 2 && !b.has_batch() && b.dims.len() <= 2;
+    if a.has_batch() || b.has_batch() {
+        let fits = rows || ((!a.has_batch() || outer(a)) && (!b.has_batch() || outer(b)));
+        if !fits {
+            return Err(MIXES.into());
+        }
+        dims[0] = Dim::Batch;
+    }
+    Ok(Type::new(dtype, dims))
+}
+
+/// How the elements of operands are read and summed.
+struct Terms {
+    ty: Ty,
+    /// Zero points of both operands: an input each, by row or column if it has more than one.
+    zeros: [Option<usize>; 2],
+}
+
+fn multiply(cx: &mut LowerCx<'_>, terms: &Terms) -> Result<(), String> {
+    let node = cx.view();
+    let (a, b) = (node.ty(0)?, node.ty(1)?);
+    let shape = product(&a.item(), &b.item())?;
+    let [rows, columns, inner] = shape.sizes;
+    let [left, right] = [cx.read(0, Layout::Plain)?, cx.read(1, Layout::Plain)?];
+    let mut zeros = Vec::new();
+    for zero in terms.zeros {
+        zeros.push(match zero {
+            Some(i) if node.optional(i).is_some() => {
+                let ty = node.ty(i)?;
+                Some((
+                    cx.read(i, Layout::Plain)?,
+                    ty.dtype,
+                    usize::from(ty.elements() > 1),
+                ))
+            }
+            _ => None,
+        });
+    }
+    let clamp = cx.node.clamp;
+    let (dst, dtype) = (cx.write(Layout::Plain)?, cx.out()?.dtype);
+    let rank = shape.outer.len();
+    let part = |dims: &[usize], each: usize| -> Vec<usize> {
+        broadcast_strides(dims, rank)
+            .into_iter()
+            .map(|s| s * each)
+            .collect()
+    };
+    let (outer_a, outer_b) = (
+        part(&shape.a, rows * inner),
+        part(&shape.b, inner * columns),
+    );
+    let outer_y: Vec<usize> = Layout::Plain
+        .strides(&shape.outer)
+        .into_iter()
+        .map(|s| s * rows * columns)
+        .collect();
+    let mut program = Scalar::new("matmul");
+    program.nest(&shape.outer, &mut |s, place| {
+        let (x, w) = (
+            s.once(index(place, &outer_a)),
+            s.once(index(place, &outer_b)),
+        );
+        let y = s.once(index(place, &outer_y));
+        s.nest(&[rows, columns], &mut |s, at| {
+            let (row, column) = (at[0].clone(), at[1].clone());
+            let zero = |s: &mut Scalar, which: usize, at: &Ex| {
+                zeros[which].map(|(place, dtype, stride)| {
+                    let zero = s.load(place, dtype, index(std::slice::from_ref(at), &[stride]));
+                    s.once(zero)
+                })
+            };
+            let (row_zero, column_zero) = (zero(s, 0, &row), zero(s, 1, &column));
+            let first = s.once(x.clone() + index(std::slice::from_ref(&row), &[inner]));
+            let sum = s.var(Ex::constant(terms.ty, 0.0));
+            s.each(inner, |s, k| {
+                let mut l = s.load(left, a.dtype, first.clone() + k.clone());
+                let mut r = s.load(
+                    right,
+                    b.dtype,
+                    w.clone() + index(&[k, column.clone()], &[columns, 1]),
+                );
+                if let Some(zero) = &row_zero {
+                    l = l - zero.clone();
+                }
+                if let Some(zero) = &column_zero {
+                    r = r - zero.clone();
+                }
+                s.set(sum, Ex::Var(sum) + l * r);
+            });
+            let to = y.clone() + index(&[row, column], &[columns, 1]);
+            s.store(dst, dtype, to, cut(Ex::Var(sum), clamp));
+        });
+    });
+    let macs = (shape.outer.iter().product::<usize>() * rows * columns) as u64 * inner as u64;
+    match terms.ty {
+        Ty::Real => cx.push(program, macs),
+        _ => cx.push_int(program, macs),
+    }
+}
+
+/// Cut to the limits of a fused Relu or Clip; NaN passes.
+fn cut(value: Ex, clamp: Clamp) -> Ex {
+    if clamp == Clamp::NONE {
+        return value;
+    }
+    value.max(Ex::Real(clamp.low)).min(Ex::Real(clamp.high))
+}
+
+/// The type of a Gemm whose operands need not be constant.
+pub(crate) fn gemm_type(node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+    let (a, b) = (node.float(0)?, node.float(1)?);
+    let transposed = Transposed::of(&node.attrs());
+    let [rows, columns, _] = transposed.sizes(&a.item(), &b.item())?;
+    let mut dims = crate::typed::fixed(&[rows, columns]);
+    let c = node.optional(2).map(|_| node.float(2)).transpose()?;
+    if let Some(c) = c
+        && broadcast(&[rows, columns], &c.item())? != [rows, columns]
+    {
+        return Err(format!(
+            "C of {:?} does not broadcast to the result",
+            c.dims
+        ));
+    }
+    let batched = |t: &Type| t.has_batch();
+    if batched(b) || (batched(a) && transposed.a) || c.is_some_and(|c| batched(c) && !batched(a)) {
+        return Err(MIXES.into());
+    }
+    if batched(a) {
+        dims[0] = Dim::Batch;
+    }
+    Ok(vec![Type::new(DType::F32, dims)])
+}
+
+/// Adds the program of MatMul.
+pub(crate) fn matmul(cx: &mut LowerCx<'_>) -> Result<(), String> {
+    let ty = Ty::of(cx.out()?.dtype);
+    let zeros = [None, None];
+    multiply(cx, &Terms { ty, zeros })
+}
+
+/// Adds the program of Gemm.
+pub(crate) fn gemm(cx: &mut LowerCx<'_>) -> Result<(), String> {
+    let node = cx.view();
+    let attrs = node.attrs();
+    let transposed = Transposed::of(&attrs);
+    let [rows, columns, inner] = transposed.sizes(&node.ty(0)?.item(), &node.ty(1)?.item())?;
+    let factor = |name: &str| Ex::Real(attrs.float(name).unwrap_or(1.0));
+    let (alpha, beta) = (factor("alpha"), factor("beta"));
+    let [left, right] = [cx.read(0, Layout::Plain)?, cx.read(1, Layout::Plain)?];
+    let added = match node.optional(2) {
+        Some(c) => Some((
+            cx.read(2, Layout::Plain)?,
+            broadcast_strides(&aligned(&c.ty.item(), 2), 2),
+        )),
+        None => None,
+    };
+    let (dst, clamp) = (cx.write(Layout::Plain)?, cx.node.clamp);
+    let left_strides = if transposed.a { [1, rows] } else { [inner, 1] };
+    let right_strides = if transposed.b {
+        [1, inner]
+    } else {
+        [columns, 1]
+    };
+    let float = DType::F32;
+    let mut program = Scalar::new("gemm");
+    program.nest(&[rows, columns], &mut |s, at| {
+        let sum = s.var(Ex::Real(0.0));
+        s.each(inner, |s, k| {
+            let l = s.load(
+                left,
+                float,
+                index(&[at[0].clone(), k.clone()], &left_strides),
+            );
+            let r = s.load(right, float, index(&[k, at[1].clone()], &right_strides));
+            s.set(sum, Ex::Var(sum) + l * r);
+        });
+        let mut y = Ex::Var(sum) * alpha.clone();
+        if let Some((c, strides)) = &added {
+            y = y + s.load(*c, float, index(at, strides)) * beta.clone();
+        }
+        s.store(dst, float, index(at, &[columns, 1]), cut(y, clamp));
+    });
+    cx.push(program, (rows * columns) as u64 * inner as u64)
+}
+
+/// MatMulInteger: bytes to 32-bit integers.
+pub(crate) struct MatMulInteger;
+
+impl Operator for MatMulInteger {
+    fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
+        for i in [0, 1] {
+            crate::lower::scales::eight_bit(node.ty(i)?.dtype)?;
+        }
+        let shape = product(&node.ty(0)?.item(), &node.ty(1)?.item())?;
+        for (input, size) in [(2, shape.sizes[0]), (3, shape.sizes[1])] {
+            let count = node.optional(input).map_or(1, |v| v.ty.elements());
+            if count != 1 && (count != size || !shape.outer.is_empty()) {
+                return Err(format!("{count} zero points for {size}"));
+            }
+        }
+        Ok(vec![product_type(node, DType::I32)?])
+    }
+
+    fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
+        let (a, b) = (call.input(0)?, call.input(1)?);
+        let shape = product(a.dims(), b.dims())?;
+        let [rows, columns, inner] = shape.sizes;
+        let (x, w) = (a.to_i64()?, b.to_i64()?);
+        let zeros = |i: usize| call.optional(i).map_or(Ok(vec![0]), Tensor::to_i64);
+        let (x_zero, w_zero) = (zeros(2)?, zeros(3)?);
+        let one = |zeros: &[i64], i: usize| zeros[if zeros.len() == 1 { 0 } else { i }];
+        let mut sums = Vec::new();
+        for (i, _) in places(&shape.outer).enumerate() {
+            let (l, r) = (
+                source(i, &shape.outer, &shape.a),
+                source(i, &shape.outer, &shape.b),
+            );
+            for row in 0..rows {
+                for column in 0..columns {
+                    let term = |k: usize| {
+                        let x = x[(l * rows + row) * inner + k] - one(&x_zero, row);
+                        x * (w[(r * inner + k) * columns + column] - one(&w_zero, column))
+                    };
+                    sums.push((0..inner).map(term).sum::<i64>() as i32);
+                }
+            }
+        }
+        Ok(vec![Tensor::new(shape.dims, Data::I32(sums))?])
+    }
+
+    fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        multiply(
+            cx,
+            &Terms {
+                ty: Ty::Int,
+                zeros: [Some(2), Some(3)],
+            },
+        )
+    }
+}
