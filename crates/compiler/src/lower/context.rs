@@ -251,8 +251,9 @@ impl<'a> LowerCx<'a> {
 
     /// Adds a kernel that makes the node's output, with its multiply-accumulates for one item.
     pub(crate) fn push(&mut self, kernel: impl Kernel + 'static, macs: u64) -> Result<(), String> {
-        let ty = self.out()?;
-        self.add(Box::new(kernel), ty, macs);
+        let wanted = self.node.outputs.iter().flatten().next();
+        let ty = wanted.map(|v| &self.graph.values[*v].ty);
+        self.add(Box::new(kernel), ty.ok_or("it has no output")?, macs);
         Ok(())
     }
 

@@ -99,6 +99,16 @@ impl Lane {
         base + i * Ex::Int(self.stride as i32)
     }
 
+    /// The same lane of a tensor with another number of elements along the axis.
+    pub(crate) fn resized(&self, len: usize) -> Self {
+        Self {
+            len,
+            outer: self.outer.clone(),
+            inner: self.inner.clone(),
+            stride: self.stride,
+        }
+    }
+
     /// The index of the lane among all lanes, in row-major order.
     pub(crate) fn reduced(&self) -> Ex {
         self.outer.clone() * Ex::Int(self.stride as i32) + self.inner.clone()

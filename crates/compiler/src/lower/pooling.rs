@@ -8,7 +8,7 @@ use crate::typed::{Clamp, NodeView, Type};
 use sandpiper_core::tensor::DType;
 
 /// The window of a pooling operator; of all there is, for a global one.
-fn geometry(node: &NodeView<'_>, global: bool) -> Result<Geometry, String> {
+pub(crate) fn geometry(node: &NodeView<'_>, global: bool) -> Result<Geometry, String> {
     let dims = image(node.ty(0)?)?;
     if node.attrs().int("channels_last", 0) != 0 {
         return Err("channels_last is not supported".into());

@@ -31,6 +31,13 @@ impl<'a> Attrs<'a> {
         self.find(name).is_some()
     }
 
+    /// Texts.
+    pub(crate) fn texts(&self, name: &str) -> Option<Vec<String>> {
+        let text = |s: &Vec<u8>| String::from_utf8_lossy(s).into_owned();
+        self.find(name)
+            .map(|a| a.strings.iter().map(text).collect())
+    }
+
     /// Floats.
     pub(crate) fn floats(&self, name: &str) -> Option<Vec<f32>> {
         self.find(name).map(|a| a.floats.clone())

@@ -64,6 +64,8 @@ pub(crate) struct AttributeProto {
     pub(crate) floats: Vec<f32>,
     #[prost(int64, repeated, tag = "8")]
     pub(crate) ints: Vec<i64>,
+    #[prost(bytes = "vec", repeated, tag = "9")]
+    pub(crate) strings: Vec<Vec<u8>>,
     /// Which of the fields it is; reading does not need it, writing has to state it.
     #[prost(int32, tag = "20")]
     pub(crate) r#type: i32,

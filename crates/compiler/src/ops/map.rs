@@ -5,8 +5,10 @@ use crate::kernels::{Bin, Ex, Scalar, Ty, Un, functions as f};
 use crate::lower::{LowerCx, loops};
 use crate::onnx::Attrs;
 use crate::reference::elementwise::map;
+use crate::reference::numbers::{Number, zip};
 use crate::tensor::Tensor;
 use crate::typed::{NodeView, Type};
+use sandpiper_core::tensor::DType;
 
 /// The two numbers that some of them take, from attributes.
 type Params = [f32; 2];
@@ -24,26 +26,59 @@ const NONE: (&str, f32) = ("", 0.0);
 
 impl Map {
     fn params(&self, attrs: &Attrs<'_>) -> Params {
+        if self.name == "gelu" {
+            // Its only attribute is a word.
+            let approximate = attrs.text("approximate", "none") == "tanh";
+            return [f32::from(u8::from(approximate)), 0.0];
+        }
         self.params
             .map(|(name, default)| attrs.float(name).unwrap_or(default))
     }
 }
 
+/// A function of integers, and its program.
+type Whole = (fn(i64) -> i64, fn(Ex) -> Ex);
+
+/// Abs, Neg and Sign also take integers, which wrap around.
+fn whole(name: &str) -> Option<Whole> {
+    match name {
+        "abs" => Some((i64::wrapping_abs, |x| x.clone().max(x.same(0.0) - x))),
+        "neg" => Some((i64::wrapping_neg, |x| x.same(0.0) - x)),
+        "sign" => Some((i64::signum, |x| {
+            let (zero, one, minus) = (x.same(0.0), x.same(1.0), x.same(-1.0));
+            let positive = zero.clone().lt(x.clone()).pick(one, zero.clone());
+            x.lt(zero).pick(minus, positive)
+        })),
+        _ => None,
+    }
+}
+
 impl Operator for Map {
     fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
-        if self.name == "gelu" && node.attrs().text("approximate", "none") != "none" {
-            return Err("only the exact Gelu is supported".into());
+        let ty = node.ty(0)?;
+        match ty.dtype {
+            DType::I8 | DType::U8 | DType::I32 | DType::I64 if whole(self.name).is_some() => {
+                Ok(vec![ty.clone()])
+            }
+            _ => Ok(vec![node.float(0)?.clone()]),
         }
-        Ok(vec![node.float(0)?.clone()])
     }
 
     fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
+        let x = call.input(0)?;
+        if let (Some((apply, _)), true) = (whole(self.name), x.dtype() != DType::F32) {
+            let one = |v: &[Number]| Number::Int(apply(v[0].int()));
+            return Ok(vec![zip(&[x], x.dtype(), &one)?]);
+        }
         let params = self.params(&call.attrs());
-        Ok(vec![map(call.input(0)?, |x| (self.apply)(x, params))?])
+        Ok(vec![map(x, |x| (self.apply)(x, params))?])
     }
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
         let params = self.params(&cx.view().attrs());
+        if let (Some((_, program)), true) = (whole(self.name), cx.out()?.dtype != DType::F32) {
+            return loops::elementwise(cx, self.name, &[0], &mut |_, v| program(v[0].clone()));
+        }
         loops::elementwise(cx, self.name, &[0], &mut |s, v| {
             (self.program)(s, v[0].clone(), params)
         })
@@ -82,6 +117,17 @@ fn erf(x: f64) -> f64 {
         1.0 - (-size * size).exp() / fraction * std::f64::consts::FRAC_2_SQRT_PI / 2.0
     };
     value.copysign(x)
+}
+
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+
+fn gelu(x: f64) -> f64 {
+    0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))
+}
+
+fn gelu_by_tanh(x: f64) -> f64 {
+    let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+    0.5 * x * (1.0 + inner.tanh())
 }
 
 fn exp_below(s: &mut Scalar, x: &Ex) -> Ex {
@@ -127,7 +173,11 @@ maps! {
     ACOS "acos" PLAIN, |x, _| double(x, f64::acos), |s, x, _| wide(s, x, f::acos);
     ATAN "atan" PLAIN, |x, _| double(x, f64::atan), |s, x, _| wide(s, x, f::atan);
     ERF "erf" PLAIN, |x, _| double(x, erf), |s, x, _| wide(s, x, f::erf);
-    GELU "gelu" PLAIN, |x, _| double(x, |x| 0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))), |s, x, _| {
+    GELU "gelu" PLAIN, |x, [approximate, _]| double(x, if approximate != 0.0 { gelu_by_tanh } else { gelu }), |s, x, [approximate, _]| {
+        if approximate != 0.0 {
+            let inner = r(SQRT_2_OVER_PI) * (x.clone() + r(0.044_715) * x.clone() * x.clone() * x.clone());
+            return x * r(0.5) * (r(1.0) + wide(s, inner, f::tanh));
+        }
         let inner = x.clone() * r(std::f32::consts::FRAC_1_SQRT_2);
         x * r(0.5) * (r(1.0) + wide(s, inner, f::erf))
     };
@@ -194,7 +244,7 @@ impl Test {
 impl Operator for Test {
     fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
         let dims = node.float(0)?.dims.clone();
-        Ok(vec![Type::new(sandpiper_core::tensor::DType::Bool, dims)])
+        Ok(vec![Type::new(DType::Bool, dims)])
     }
 
     fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {

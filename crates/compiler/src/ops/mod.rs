@@ -11,9 +11,11 @@ mod clip;
 mod concat;
 mod constant;
 mod conv;
+mod conv_transpose;
 mod create;
 mod depth_space;
 mod dequantize_linear;
+mod dynamic_quantize;
 mod expand;
 mod extreme;
 mod flatten;
@@ -22,9 +24,11 @@ mod gather_elements;
 mod gather_nd;
 mod gemm;
 mod global_average_pool;
+mod grid_sample;
 mod identity;
 mod lanes;
 mod lookup;
+mod lrn;
 mod map;
 mod matmul;
 mod matrices;
@@ -33,6 +37,7 @@ mod normalize;
 mod one_hot;
 mod pad;
 mod pair;
+mod pool_rest;
 mod qgemm;
 mod qlinear_average_pool;
 mod qlinear_binary;
@@ -41,9 +46,11 @@ mod qlinear_global_average_pool;
 mod qlinear_matmul;
 mod qlinear_softmax;
 mod quantize_linear;
+mod recurrent;
 mod reduce;
 mod relu;
 mod reshape;
+mod resize;
 mod scatter;
 mod shape;
 mod slice;
@@ -51,6 +58,7 @@ mod softmax;
 mod split;
 mod squeeze;
 mod tile;
+mod top_k;
 mod transpose;
 mod trilu;
 mod unsqueeze;
@@ -243,6 +251,18 @@ pub(crate) fn find(domain: &str, op_type: &str) -> Result<&'static dyn Operator,
             "EyeLike" => &create::EyeLike,
             "Size" => &create::Size,
             "MatMulInteger" => &matrices::MatMulInteger,
+            "Resize" | "Upsample" => &resize::Resize,
+            "TopK" => &top_k::TopK,
+            "GlobalMaxPool" => &pool_rest::GlobalMaxPool,
+            "LpPool" => &pool_rest::LP_POOL,
+            "GlobalLpPool" => &pool_rest::GLOBAL_LP_POOL,
+            "LRN" => &lrn::Lrn,
+            "ConvTranspose" => &conv_transpose::ConvTranspose,
+            "RNN" => &recurrent::RNN,
+            "GRU" => &recurrent::GRU,
+            "LSTM" => &recurrent::LSTM,
+            "GridSample" => &grid_sample::GridSample,
+            "DynamicQuantizeLinear" => &dynamic_quantize::DynamicQuantizeLinear,
             "AveragePool" => &average_pool::AveragePool,
             "BatchNormalization" => &batch_normalization::BatchNormalization,
             "Clip" => &clip::Clip,

@@ -84,3 +84,28 @@ pub(crate) fn mean_of_all(x: &Tensor) -> Result<Tensor, String> {
 pub(crate) fn global_average() -> Built {
     plain(|inputs| Ok(vec![mean_of_all(required(inputs, 0)?)?]))
 }
+
+/// GlobalMaxPool.
+pub(crate) fn global_max() -> Built {
+    plain(|inputs| {
+        let x = required(inputs, 0)?;
+        let window = Window::whole(x.dims().get(2..).unwrap_or_default());
+        let most = |v: &[f32], _| v.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        Ok(vec![pooled(x, &window, most)?])
+    })
+}
+
+/// The norm of each window, or of all there is.
+pub(crate) fn norms(attrs: &Attrs<'_>, global: bool) -> Built {
+    let window = (!global).then(|| Window::of(attrs)).transpose()?;
+    let p = attrs.int("p", 2) as f64;
+    plain(move |inputs| {
+        let x = required(inputs, 0)?;
+        let whole = Window::whole(x.dims().get(2..).unwrap_or_default());
+        let norm = |v: &[f32], _| {
+            let sum: f64 = v.iter().map(|v| f64::from(v.abs()).powf(p)).sum();
+            sum.powf(1.0 / p) as f32
+        };
+        Ok(vec![pooled(x, window.as_ref().unwrap_or(&whole), norm)?])
+    })
+}

@@ -10,6 +10,8 @@ pub(crate) struct Window {
     dilations: Option<Vec<usize>>,
     pads: Option<Vec<usize>>,
     auto_pad: String,
+    /// A last window that reaches beyond the padding counts as well, if it begins before it.
+    ceil: bool,
 }
 
 /// A window fitted to an input: everything by spatial dimension.
@@ -32,8 +34,9 @@ pub(crate) struct Fitted {
 impl Window {
     /// Reads the attributes.
     pub(crate) fn of(attrs: &Attrs<'_>) -> Result<Self, String> {
-        if attrs.int("ceil_mode", 0) != 0 {
-            return Err("ceil_mode is not supported".into());
+        let ceil = attrs.int("ceil_mode", 0) != 0;
+        if ceil && attrs.int("count_include_pad", 0) != 0 {
+            return Err("ceil_mode with count_include_pad is not supported".into());
         }
         Ok(Self {
             kernel: attrs.sizes("kernel_shape")?,
@@ -41,6 +44,7 @@ impl Window {
             dilations: attrs.sizes("dilations")?,
             pads: attrs.sizes("pads")?,
             auto_pad: attrs.text("auto_pad", "NOTSET"),
+            ceil,
         })
     }
 
@@ -52,6 +56,7 @@ impl Window {
             dilations: None,
             pads: None,
             auto_pad: String::new(),
+            ceil: false,
         }
     }
 
@@ -112,7 +117,14 @@ impl Window {
             let room = padded
                 .checked_sub(span[i])
                 .ok_or("the kernel is larger than the input")?;
-            out.push(room / strides[i] + 1);
+            let rounded = if self.ceil {
+                let windows = room.div_ceil(strides[i]) + 1;
+                // One that begins behind the input sees nothing but padding.
+                windows - usize::from((windows - 1) * strides[i] >= input[i] + begin[i])
+            } else {
+                room / strides[i] + 1
+            };
+            out.push(rounded);
         }
         Ok(Fitted {
             kernel,

@@ -260,6 +260,40 @@ impl<'a> Importer<'a> {
         Ok(Some((op, types.into_iter().map(|t| (t, None)).collect())))
     }
 
+    /// A graph whose outputs are all known gets a node that copies the first of them, since a
+    /// module has at least one step.
+    fn repeat_constant(&mut self) {
+        let (Some(first), Ok(op)) = (
+            self.graph.outputs.first().copied(),
+            ops::find("", "Identity"),
+        ) else {
+            return;
+        };
+        let mut value = self.graph.values[first].clone();
+        if value.constant.is_none() {
+            return;
+        }
+        value.constant = None;
+        value.frozen = false;
+        let name = value.name.clone();
+        self.graph.values.push(value);
+        let copy = self.graph.values.len() - 1;
+        self.graph.outputs[0] = copy;
+        self.graph.nodes.push(Node {
+            name,
+            operator: "Identity".into(),
+            proto: Rc::new(NodeProto {
+                op_type: "Identity".into(),
+                ..NodeProto::default()
+            }),
+            op,
+            inputs: vec![Some(first)],
+            outputs: vec![Some(copy)],
+            clamp: Clamp::NONE,
+            fused: Vec::new(),
+        });
+    }
+
     fn finish(mut self, proto: &'a GraphProto) -> Result<Graph, CompileError> {
         if !self.refusals.is_empty() {
             return Err(CompileError::Unsupported(self.refusals));
@@ -275,6 +309,9 @@ impl<'a> Importer<'a> {
                 )));
             }
             self.graph.outputs.push(id);
+        }
+        if self.graph.nodes.is_empty() {
+            self.repeat_constant();
         }
         if self.graph.inputs.is_empty() {
             return Err(CompileError::NotOnnx(
