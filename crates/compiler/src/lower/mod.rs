@@ -7,6 +7,7 @@ pub(crate) mod elementwise;
 mod layout;
 pub(crate) mod loops;
 pub(crate) mod pooling;
+pub(crate) mod pooling_any;
 mod program;
 pub(crate) mod scales;
 pub(crate) mod window;

@@ -2,7 +2,7 @@
 
 use super::{Call, Operator};
 use crate::kernels::Pooling;
-use crate::lower::{LowerCx, pooling};
+use crate::lower::{LowerCx, pooling, pooling_any};
 use crate::reference;
 use crate::tensor::Tensor;
 use crate::typed::{NodeView, Type};
@@ -14,6 +14,9 @@ pub(crate) struct AveragePool;
 impl Operator for AveragePool {
     fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
         node.float(0)?;
+        if node.ty(0)?.dims.len() > 4 {
+            return Ok(vec![pooling_any::infer(node, DType::F32)?]);
+        }
         pooling::infer(node, false, DType::F32)
     }
 
@@ -22,6 +25,10 @@ impl Operator for AveragePool {
     }
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        if cx.ty(0)?.dims.len() > 4 {
+            let with_padding = pooling::with_padding(&cx.view());
+            return pooling_any::lower(cx, Some(with_padding));
+        }
         let with_padding = pooling::with_padding(&cx.view());
         pooling::lower(cx, false, Pooling::Mean { with_padding })
     }

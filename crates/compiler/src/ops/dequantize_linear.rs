@@ -1,12 +1,12 @@
 //! DequantizeLinear, by tensor or by axis. Of a constant it is folded only once the rewriting has
 //! seen it: quantised weights stay what they are.
 
-use super::quantize_linear::{along_axis, by_tensor};
+use super::quantize_linear::{along_axis, by_tensor, known_only_at_run_time};
 use super::{Call, Operator};
-use crate::kernels::{Expr, Store};
-use crate::lower::LowerCx;
+use crate::kernels::{Ex, Expr, Store, Ty};
 use crate::lower::elementwise::{Term, lower};
 use crate::lower::scales::Scale;
+use crate::lower::{LowerCx, loops};
 use crate::reference;
 use crate::tensor::Tensor;
 use crate::typed::{NodeView, Type};
@@ -24,6 +24,9 @@ impl Operator for DequantizeLinear {
                 ty.dtype
             ));
         }
+        if known_only_at_run_time(node)? {
+            return Ok(vec![Type::new(DType::F32, ty.dims.clone())]);
+        }
         if !by_tensor(node)? {
             along_axis(node)?;
         } else if ty.dtype != DType::I32 {
@@ -38,6 +41,13 @@ impl Operator for DequantizeLinear {
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
         let node = cx.view();
+        if known_only_at_run_time(&node)? {
+            let inputs: Vec<usize> = (0..node.inputs.len()).collect();
+            return loops::elementwise(cx, "dequantize", &inputs, &mut |_, v| {
+                let zero = v.get(2).cloned().unwrap_or(Ex::Int(0));
+                (v[0].clone() - zero).to(Ty::Real) * v[1].clone()
+            });
+        }
         if by_tensor(&node)? {
             let Scale { scale, zero } = Scale::at(&node, 1)?;
             let expr = Expr::In(0)

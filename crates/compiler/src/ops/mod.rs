@@ -11,6 +11,7 @@ mod clip;
 mod concat;
 mod constant;
 mod conv;
+mod conv_integer;
 mod conv_transpose;
 mod create;
 mod depth_space;
@@ -263,6 +264,9 @@ pub(crate) fn find(domain: &str, op_type: &str) -> Result<&'static dyn Operator,
             "LSTM" => &recurrent::LSTM,
             "GridSample" => &grid_sample::GridSample,
             "DynamicQuantizeLinear" => &dynamic_quantize::DynamicQuantizeLinear,
+            "ConvInteger" => &conv_integer::ConvInteger,
+            "BitShift" => &pair::BIT_SHIFT,
+            "CenterCropPad" => &pad::CenterCropPad,
             "AveragePool" => &average_pool::AveragePool,
             "BatchNormalization" => &batch_normalization::BatchNormalization,
             "Clip" => &clip::Clip,

@@ -130,12 +130,23 @@ pairs! {
     BIT_AND "bit-and" Bits, |a, b, _| Number::Int(a.int() & b.int()), |_, a, b, _| a.bin(Bin::And, b);
     BIT_OR "bit-or" Bits, |a, b, _| Number::Int(a.int() | b.int()), |_, a, b, _| a.bin(Bin::Or, b);
     BIT_XOR "bit-xor" Bits, |a, b, _| Number::Int(a.int() ^ b.int()), |_, a, b, _| a.bin(Bin::Xor, b);
+    BIT_SHIFT "bit-shift" Bits, |a, b, left| Number::Int(match u32::try_from(b.int()) {
+        Ok(b @ 0..64) if left => a.int() << b,
+        Ok(b @ 0..64) => a.int() >> b,
+        _ => 0,
+    }), |_, a, b, left| {
+        let op = if left { Bin::Shl } else { Bin::ShrU };
+        let inside = b.clone().lt(b.same(32.0));
+        let zero = a.same(0.0);
+        inside.pick(a.bin(op, b), zero)
+    };
     POW "pow" Numbers, |a, b, _| power(a, b), |s, a, b, _| power_program(s, a, b);
     MOD "mod" Numbers, rest, rest_program;
 }
 
-fn fmod(attrs: &crate::onnx::Attrs<'_>) -> bool {
-    attrs.int("fmod", 0) != 0
+/// What the one attribute says that some have: how Mod signs its result, or where BitShift goes.
+fn flag(attrs: &crate::onnx::Attrs<'_>) -> bool {
+    attrs.int("fmod", 0) != 0 || attrs.text("direction", "") == "LEFT"
 }
 
 impl Operator for Pair {
@@ -145,6 +156,8 @@ impl Operator for Pair {
         let fits = match self.kind {
             Kind::Comparison => a.dtype == b.dtype,
             Kind::Logic => bool(a.dtype) && bool(b.dtype),
+            // Only bytes: they are the one unsigned type that there is.
+            Kind::Bits if self.name == "bit-shift" => a.dtype == DType::U8 && b.dtype == DType::U8,
             Kind::Bits => a.dtype == b.dtype && a.dtype != DType::F32 && !bool(a.dtype),
             Kind::Numbers if self.name == "mod" => a.dtype == b.dtype && !bool(a.dtype),
             Kind::Numbers => !bool(a.dtype) && !bool(b.dtype),
@@ -160,7 +173,7 @@ impl Operator for Pair {
     }
 
     fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
-        let (a, b, fmod) = (call.input(0)?, call.input(1)?, fmod(&call.attrs()));
+        let (a, b, fmod) = (call.input(0)?, call.input(1)?, flag(&call.attrs()));
         let dtype = match self.kind {
             Kind::Comparison | Kind::Logic => DType::Bool,
             Kind::Bits | Kind::Numbers => a.dtype(),
@@ -170,7 +183,7 @@ impl Operator for Pair {
     }
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
-        let fmod = fmod(&cx.view().attrs());
+        let fmod = flag(&cx.view().attrs());
         loops::elementwise(cx, self.name, &[0, 1], &mut |s, v| {
             (self.program)(s, v[0].clone(), v[1].clone(), fmod)
         })

@@ -1,10 +1,10 @@
 //! QuantizeLinear, by tensor or by axis.
 
 use super::{Call, Operator};
-use crate::kernels::{Expr, Store};
-use crate::lower::LowerCx;
+use crate::kernels::{Ex, Expr, Store, Ty, Un};
 use crate::lower::elementwise::{Term, lower};
 use crate::lower::scales::{Scale, eight_bit, zeros};
+use crate::lower::{LowerCx, loops};
 use crate::reference;
 use crate::reference::axis_of;
 use crate::tensor::Tensor;
@@ -40,6 +40,25 @@ pub(crate) fn along_axis(node: &NodeView<'_>) -> Result<(Tensor, Tensor), String
     ))
 }
 
+/// Whether scale and zero point are no constants; there must then be one of each.
+pub(crate) fn known_only_at_run_time(node: &NodeView<'_>) -> Result<bool, String> {
+    let constant = [1, 2]
+        .into_iter()
+        .filter_map(|i| node.optional(i))
+        .all(|v| v.constant.is_some());
+    if constant {
+        return Ok(false);
+    }
+    let single = |i: usize| {
+        node.optional(i)
+            .is_none_or(|v| v.ty.elements() == 1 && !v.ty.has_batch())
+    };
+    match single(1) && single(2) && node.float(1).is_ok() {
+        true => Ok(true),
+        false => Err("scales by axis must be constants".into()),
+    }
+}
+
 /// Whether there is one scale for the whole tensor.
 pub(crate) fn by_tensor(node: &NodeView<'_>) -> Result<bool, String> {
     if node.attrs().int("block_size", 0) != 0 {
@@ -52,6 +71,9 @@ impl Operator for QuantizeLinear {
     fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
         let dtype = node.optional(2).map_or(DType::U8, |z| z.ty.dtype);
         eight_bit(dtype)?;
+        if known_only_at_run_time(node)? {
+            return Ok(vec![Type::new(dtype, node.float(0)?.dims.clone())]);
+        }
         if by_tensor(node)? {
             Scale::at(node, 1)?;
         } else {
@@ -67,6 +89,18 @@ impl Operator for QuantizeLinear {
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
         let node = cx.view();
         let dtype = cx.out()?.dtype;
+        if known_only_at_run_time(&node)? {
+            let (low, high) = crate::emit::range(dtype);
+            let inputs: Vec<usize> = (0..node.inputs.len()).collect();
+            return loops::elementwise(cx, "quantize", &inputs, &mut |_, v| {
+                let zero = v.get(2).map_or(Ex::Real(0.0), |z| z.clone().to(Ty::Real));
+                let value = (v[0].clone() / v[1].clone()).un(Un::Nearest) + zero;
+                let low = Ex::Real(low as f32);
+                // NaN becomes the least value, as everywhere.
+                let value = low.clone().lt(value.clone()).pick(value, low);
+                value.min(Ex::Real(high as f32)).to(Ty::Int)
+            });
+        }
         if by_tensor(&node)? {
             let Scale { scale, zero } = Scale::at(&node, 1)?;
             let expr = Expr::In(0).over(Expr::Const(scale));

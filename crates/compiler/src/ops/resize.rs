@@ -7,7 +7,7 @@
 use super::{Call, MIXES, Operator};
 use crate::kernels::{Ex, Scalar, Ty, index};
 use crate::lower::{Layout, LowerCx};
-use crate::onnx::Attrs;
+use crate::onnx::{Attrs, NodeProto};
 use crate::reference::axis_of;
 use crate::reference::numbers::{Number, numbers, tensor};
 use crate::reference::places::{places, ravel};
@@ -136,7 +136,7 @@ impl Sampling<'_> {
     }
 }
 
-fn plan(attrs: &Attrs<'_>, dims: &[usize], given: &Given<'_>) -> Result<Plan, String> {
+fn plan(attrs: &Attrs<'_>, dims: &[usize], given: &Given<'_>, old: bool) -> Result<Plan, String> {
     let rank = dims.len();
     let axes: Vec<usize> = match attrs.ints("axes") {
         Some(axes) => axes
@@ -154,7 +154,12 @@ fn plan(attrs: &Attrs<'_>, dims: &[usize], given: &Given<'_>) -> Result<Plan, St
         Ok(all)
     };
     let floats = |t: &Tensor| numbers(t).iter().map(|n| n.float()).collect::<Vec<_>>();
-    let coordinates = attrs.text("coordinate_transformation_mode", "half_pixel");
+    // The old one had no choice.
+    let (default, rounding) = match old {
+        true => ("asymmetric", "floor"),
+        false => ("half_pixel", "round_prefer_floor"),
+    };
+    let coordinates = attrs.text("coordinate_transformation_mode", default);
     let crop = coordinates == "tf_crop_and_resize";
     let roi = match some(given.roi).filter(|_| crop) {
         Some(roi) => {
@@ -216,7 +221,10 @@ fn plan(attrs: &Attrs<'_>, dims: &[usize], given: &Given<'_>) -> Result<Plan, St
     }
     crate::tensor::elements(&out).ok_or("its result is too large")?;
     let mode = attrs.text("mode", "nearest");
-    let nearest = attrs.text("nearest_mode", "round_prefer_floor");
+    let nearest = attrs.text("nearest_mode", rounding);
+    if !matches!(mode.as_str(), "nearest" | "linear" | "bilinear" | "cubic") {
+        return Err(format!("the mode `{mode}` is not known"));
+    }
     let sampling = Sampling {
         mode: if mode == "bilinear" { "linear" } else { &mode },
         coordinates: &coordinates,
@@ -257,10 +265,14 @@ fn plan(attrs: &Attrs<'_>, dims: &[usize], given: &Given<'_>) -> Result<Plan, St
     })
 }
 
+/// Whether it is Upsample or Resize as it was up to opset 10: with scales as the second input.
+fn old(proto: &NodeProto, opset: i64) -> bool {
+    opset < 11 || proto.op_type == "Upsample"
+}
+
 fn of_node(node: &NodeView<'_>) -> Result<Plan, String> {
-    // Up to opset 10 the second input has the scales; since then it is the region.
-    let old = node.opset < 11 || node.proto.op_type == "Upsample";
     let input = |i: usize| node.optional_constant(i);
+    let old = old(node.proto, node.opset);
     let given = match old {
         true => Given {
             roi: None,
@@ -273,30 +285,15 @@ fn of_node(node: &NodeView<'_>) -> Result<Plan, String> {
             sizes: input(3)?,
         },
     };
-    let mut plan = plan(&node.attrs(), &node.ty(0)?.item(), &given)?;
-    if old && node.proto.op_type == "Upsample" {
-        plan.outside = None;
-    }
+    let plan = plan(&node.attrs(), &node.ty(0)?.item(), &given, old)?;
     if node.ty(0)?.has_batch() && plan.out[0] != 1 {
         return Err(MIXES.into());
     }
     Ok(plan)
 }
 
-/// Attributes in which older versions have other defaults are refused rather than misread.
-fn checked(node: &NodeView<'_>) -> Result<(), String> {
-    let old = node.opset < 11 || node.proto.op_type == "Upsample";
-    let mode = node.attrs().text("mode", "nearest");
-    match (old, mode.as_str()) {
-        (true, _) => Err("Resize before opset 11 and Upsample are not supported; convert the model to a newer opset".into()),
-        (false, "nearest" | "linear" | "cubic") => Ok(()),
-        (false, other) => Err(format!("the mode `{other}` is not known")),
-    }
-}
-
 impl Operator for Resize {
     fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
-        checked(node)?;
         let ty = node.ty(0)?;
         let nearest = node.attrs().text("mode", "nearest") == "nearest";
         if ty.dtype != DType::F32 && !nearest {
@@ -314,12 +311,13 @@ impl Operator for Resize {
 
     fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
         let x = call.input(0)?;
+        let old = old(call.proto, call.opset);
         let given = Given {
-            roi: call.optional(1),
-            scales: call.optional(2),
+            roi: call.optional(1).filter(|_| !old),
+            scales: call.optional(if old { 1 } else { 2 }),
             sizes: call.optional(3),
         };
-        let plan = plan(&call.attrs(), x.dims(), &given)?;
+        let plan = plan(&call.attrs(), x.dims(), &given, old)?;
         let values = numbers(x);
         let one = |place: Vec<usize>| {
             let taps: Vec<&Vec<Tap>> = place

@@ -1,9 +1,10 @@
 //! Pooling over windows and over everything.
 
+use super::numbers::{Number, numbers, tensor};
 use super::window::Window;
 use super::{Built, plain, required};
 use crate::onnx::Attrs;
-use crate::tensor::Tensor;
+use crate::tensor::{Data, Tensor};
 
 /// Reduces each window with `reduce(values, kernel size)`.
 fn pooled(
@@ -55,12 +56,39 @@ pub(crate) fn average(attrs: &Attrs<'_>) -> Built {
     plain(move |inputs| Ok(vec![averaging(required(inputs, 0)?)?]))
 }
 
-/// MaxPool, without the indices.
+/// MaxPool: greatest values and their indices in the whole tensor, the first of equal ones; the first
+/// NaN of a window, if there is one.
 pub(crate) fn max(attrs: &Attrs<'_>) -> Built {
     let window = Window::of(attrs)?;
     plain(move |inputs| {
-        let most = |v: &[f32], _| v.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        Ok(vec![pooled(required(inputs, 0)?, &window, most)?])
+        let x = required(inputs, 0)?;
+        if x.dims().len() < 3 {
+            return Err("[N, C, spatial..] is expected".into());
+        }
+        let fitted = window.fit(&x.dims()[2..], None)?;
+        let all = numbers(x);
+        let (planes, spatial) = x.dims().split_at(2);
+        let (area, out): (usize, usize) = (spatial.iter().product(), fitted.out.iter().product());
+        let (mut values, mut indices) = (Vec::new(), Vec::new());
+        for plane in 0..planes.iter().product() {
+            for at in 0..out {
+                let mut best: Option<(Number, usize)> = None;
+                fitted.visit(at, |_, s| {
+                    let (i, value) = (plane * area + s, all[plane * area + s]);
+                    let better = best.is_none_or(|(old, _)| {
+                        let (new, old) = (value.float(), old.float());
+                        !old.is_nan() && (new > old || new.is_nan())
+                    });
+                    best = if better { Some((value, i)) } else { best };
+                });
+                let (value, index) = best.ok_or("a window lies in padding only")?;
+                values.push(value);
+                indices.push(index as i64);
+            }
+        }
+        let dims = [planes, &fitted.out].concat();
+        let indices = Tensor::new(dims.clone(), Data::I64(indices))?;
+        Ok(vec![tensor(x.dtype(), dims, &values)?, indices])
     })
 }
 

@@ -5,11 +5,6 @@ use super::{Built, Inputs, optional, plain, required};
 use crate::onnx::Attrs;
 use crate::tensor::{Data, Tensor};
 
-/// Identity, and Dropout in inference.
-pub(crate) fn identity() -> Built {
-    plain(|inputs| Ok(vec![required(inputs, 0)?.clone()]))
-}
-
 /// The value of a Constant, from any of its attributes.
 pub(crate) fn constant_value(attrs: &Attrs<'_>) -> Result<Tensor, String> {
     if let Some(tensor) = attrs.tensor("value")? {

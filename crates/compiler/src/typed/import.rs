@@ -235,7 +235,9 @@ impl<'a> Importer<'a> {
         if wanted > types.len() {
             return Err(format!("its output {} is not supported", wanted - 1));
         }
-        for ty in &types {
+        // Shape arithmetic may have no elements on its way; what flows through kernels has some.
+        let folded = op.folds() && view.inputs.iter().flatten().all(|v| v.constant.is_some());
+        for ty in types.iter().filter(|_| !folded) {
             check_type(ty)?;
         }
         if let Some(constants) = op.known(&view)? {
