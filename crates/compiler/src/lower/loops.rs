@@ -134,3 +134,30 @@ pub(crate) fn along(
         body(s, &lane);
     });
 }
+
+/// How a window lies over one axis of its source.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    /// Elements of the axis.
+    pub(crate) size: usize,
+    /// From one window to the next.
+    pub(crate) stride: usize,
+    /// From one element of a window to the next.
+    pub(crate) dilation: usize,
+    /// Padding before the first element.
+    pub(crate) begin: usize,
+}
+
+impl Span {
+    /// The element of the source that an element of a window sees, and whether it is there: where it
+    /// is padding, the nearest element stands for it, so that loading is always safe.
+    pub(crate) fn source(self, s: &mut Scalar, window: &Ex, tap: &Ex) -> (Ex, Ex) {
+        let first = window.clone() * Ex::Int(self.stride as i32);
+        let step = tap.clone() * Ex::Int(self.dilation as i32);
+        let at = s.once(first + step - Ex::Int(self.begin as i32));
+        let last = Ex::Int(self.size as i32 - 1);
+        let cut = s.once(at.clone().max(Ex::Int(0)).min(last));
+        let inside = cut.clone().eq(at);
+        (cut, inside)
+    }
+}

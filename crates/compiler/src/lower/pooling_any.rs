@@ -1,6 +1,7 @@
 //! Pooling over any number of spatial dimensions, and with the indices of what was taken, by a plain
 //! program: for what the kernels do not take.
 
+use super::loops::Span;
 use super::{Layout, LowerCx};
 use crate::kernels::{Bin, Ex, Scalar, Ty, index};
 use crate::reference::{Fitted, Window};
@@ -53,13 +54,15 @@ pub(crate) fn lower(cx: &mut LowerCx<'_>, mean: Option<bool>) -> Result<(), Stri
         let (sum, count) = (s.var(Ex::Double(0.0)), s.var(Ex::Int(0)));
         s.nest(&w.kernel, &mut |s, tap| {
             let (mut inside, mut from) = (Ex::Int(1), place[..2].to_vec());
-            for i in 0..tap.len() {
-                let first = place[2 + i].clone() * Ex::Int(w.strides[i] as i32);
-                let step = tap[i].clone() * Ex::Int(w.dilations[i] as i32);
-                let row = s.once(first + step - Ex::Int(w.begin[i] as i32));
-                let last = Ex::Int(w.input[i] as i32 - 1);
-                let cut = s.once(row.clone().max(Ex::Int(0)).min(last));
-                inside = inside.bin(Bin::And, cut.clone().eq(row));
+            for (i, tap) in tap.iter().enumerate() {
+                let span = Span {
+                    size: w.input[i],
+                    stride: w.strides[i],
+                    dilation: w.dilations[i],
+                    begin: w.begin[i],
+                };
+                let (cut, there) = span.source(s, &place[2 + i], tap);
+                inside = inside.bin(Bin::And, there);
                 from.push(cut);
             }
             let inside = s.once(inside);

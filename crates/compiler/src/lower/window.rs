@@ -1,5 +1,6 @@
 //! Windows over images: 1-D and 2-D as rows and columns, and their padding.
 
+use super::loops::Span;
 use super::{Layout, LowerCx};
 use crate::emit::Ref;
 use crate::kernels::{Copy, Pixels};
@@ -75,6 +76,16 @@ impl Geometry {
         [0, 1].map(|i| {
             (self.out[i] - 1) * self.strides[i] + (self.kernel[i] - 1) * self.dilations[i] + 1
         })
+    }
+
+    /// How windows lie over rows (0) or columns (1), for programs.
+    pub(crate) fn span(&self, axis: usize) -> Span {
+        Span {
+            size: self.input[axis],
+            stride: self.strides[axis],
+            dilation: self.dilations[axis],
+            begin: self.begin[axis],
+        }
     }
 
     /// Whether any window reaches into padding.

@@ -93,12 +93,8 @@ impl Operator for ConvInteger {
             s.nest(&[kh, kw], &mut |s, tap| {
                 let (mut inside, mut at) = (Ex::Int(1), Vec::new());
                 for i in 0..2 {
-                    let first = place[3 + i].clone() * Ex::Int(g.strides[i] as i32);
-                    let step = tap[i].clone() * Ex::Int(g.dilations[i] as i32);
-                    let row = s.once(first + step - Ex::Int(g.begin[i] as i32));
-                    let last = Ex::Int(g.input[i] as i32 - 1);
-                    let cut = s.once(row.clone().max(Ex::Int(0)).min(last));
-                    inside = inside.bin(Bin::And, cut.clone().eq(row));
+                    let (cut, there) = g.span(i).source(s, &place[3 + i], &tap[i]);
+                    inside = inside.bin(Bin::And, there);
                     at.push(cut);
                 }
                 let inside = s.once(inside);

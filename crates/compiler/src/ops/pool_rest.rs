@@ -68,12 +68,8 @@ impl Operator for LpPool {
             s.nest(&g.kernel, &mut |s, tap| {
                 let (mut inside, mut from) = (Ex::Int(1), vec![place[0].clone()]);
                 for i in 0..2 {
-                    let first = place[i + 1].clone() * Ex::Int(g.strides[i] as i32);
-                    let step = tap[i].clone() * Ex::Int(g.dilations[i] as i32);
-                    let at = s.once(first + step - Ex::Int(g.begin[i] as i32));
-                    let last = Ex::Int(g.input[i] as i32 - 1);
-                    let cut = s.once(at.clone().max(Ex::Int(0)).min(last));
-                    inside = inside.bin(Bin::And, cut.clone().eq(at));
+                    let (cut, there) = g.span(i).source(s, &place[i + 1], &tap[i]);
+                    inside = inside.bin(Bin::And, there);
                     from.push(cut);
                 }
                 let x = s.load(src, DType::F32, index(&from, &[h * w, w, 1]));
