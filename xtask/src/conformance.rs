@@ -99,6 +99,8 @@ fn directory(given: Option<&Path>) -> Result<PathBuf> {
         "pip",
         "download",
         "--quiet",
+        "--retries",
+        "1",
         "--no-deps",
         "--only-binary",
         ":all:",

@@ -1,6 +1,7 @@
 //! Expressions over elements, with broadcasting and with types converted on the way.
 
 use super::Kernel;
+use super::curves::Curve;
 use crate::emit::{Func, Local, Ref, at, range};
 use crate::typed::Clamp;
 use sandpiper_core::tensor::DType;
@@ -25,6 +26,8 @@ pub(crate) enum Expr {
     Round(Box<Expr>),
     /// Cut to limits; NaN passes.
     Cut(Box<Expr>, Clamp),
+    /// A function of it.
+    Curve(Curve, Box<Expr>),
 }
 
 impl Expr {
@@ -41,6 +44,17 @@ impl Expr {
     /// Product.
     pub(crate) fn times(self, other: Self) -> Self {
         Self::Mul(Box::new(self), Box::new(other))
+    }
+
+    /// A function of it.
+    pub(crate) fn curve(self, curve: Curve) -> Self {
+        Self::Curve(curve, Box::new(self))
+    }
+
+    /// Cut to 0..1.
+    pub(crate) fn within_unit(self) -> Self {
+        let (low, high) = (0.0, 1.0);
+        Self::Cut(Box::new(self), Clamp { low, high })
     }
 
     /// Quotient.
@@ -190,6 +204,10 @@ impl Elementwise {
             Expr::Round(a) => {
                 self.value(f, a, pointers);
                 f.op(I::F32x4Nearest);
+            }
+            Expr::Curve(curve, a) => {
+                self.value(f, a, pointers);
+                curve.apply(f);
             }
             Expr::Cut(a, clamp) => {
                 self.value(f, a, pointers);

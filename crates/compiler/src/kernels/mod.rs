@@ -5,6 +5,7 @@
 //! [`SLACK_BYTES`] behind a tensor (what they find there never reaches a result); stores are exact.
 
 mod copy;
+mod curves;
 mod dense;
 mod depthwise;
 mod elementwise;
@@ -17,6 +18,7 @@ mod scalar;
 mod softmax;
 
 pub(crate) use copy::Copy;
+pub(crate) use curves::Curve;
 pub(crate) use dense::Dense;
 pub(crate) use depthwise::{Depthwise, MAX_DEPTHWISE_TAPS};
 pub(crate) use elementwise::{Elementwise, Expr, Operand, Store};

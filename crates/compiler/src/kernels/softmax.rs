@@ -1,8 +1,8 @@
 //! Softmax over rows of floats.
 
 use super::Kernel;
+use super::curves::Exp;
 use crate::emit::{Func, Local, Ref};
-use crate::math::{EXP_LEAST, EXP_TERMS, LN_2_HIGH, LN_2_LOW, ROUNDER};
 use wasm_encoder::Instruction as I;
 
 /// Softmax of each of `rows` rows of `len` consecutive floats.
@@ -24,9 +24,7 @@ struct Locals {
     most: Local,
     sum: Local,
     v: Local,
-    turns: Local,
-    rest: Local,
-    power: Local,
+    exp: Exp,
 }
 
 /// All ones in the first `count` lanes.
@@ -51,37 +49,6 @@ fn reduce(f: &mut Func<'_>, vector: Local, op: &I<'static>) {
         exchanged(f, vector, lanes);
         f.op(op.clone()).set(vector);
     }
-}
-
-/// Pops a vector x <= 0 and pushes e^x: see `math::exp`, which does the same by the same steps.
-fn exp(f: &mut Func<'_>, l: &Locals) {
-    f.floats(EXP_LEAST).op(I::F32x4PMax).set(l.v);
-    f.get(l.v).floats(std::f32::consts::LOG2_E).op(I::F32x4Mul);
-    f.floats(ROUNDER).op(I::F32x4Add).set(l.turns);
-    f.get(l.turns).floats(ROUNDER).op(I::F32x4Sub).set(l.rest);
-    f.get(l.v)
-        .get(l.rest)
-        .floats(LN_2_HIGH)
-        .op(I::F32x4Mul)
-        .op(I::F32x4Sub);
-    f.get(l.rest)
-        .floats(LN_2_LOW)
-        .op(I::F32x4Mul)
-        .op(I::F32x4Sub)
-        .set(l.rest);
-    f.floats(EXP_TERMS[0]).set(l.power);
-    for term in &EXP_TERMS[1..] {
-        f.get(l.power)
-            .get(l.rest)
-            .op(I::F32x4Mul)
-            .floats(*term)
-            .op(I::F32x4Add)
-            .set(l.power);
-    }
-    f.get(l.turns)
-        .ints(ROUNDER.to_bits() as i32 - 127)
-        .op(I::I32x4Sub);
-    f.int(23).op(I::I32x4Shl).get(l.power).op(I::F32x4Mul);
 }
 
 impl Softmax {
@@ -114,7 +81,7 @@ impl Softmax {
         f.floats(0.0).set(l.sum);
         self.along(f, &[l.x, l.y], &|f, count| {
             f.load(l.x, 0).get(l.most).op(I::F32x4Sub);
-            exp(f, l);
+            l.exp.apply(f);
             f.set(l.v);
             f.store_bytes(l.y, 0, l.v, 4 * count);
             f.get(l.sum).get(l.v);
@@ -146,16 +113,15 @@ impl Kernel for Softmax {
 
     fn emit(&self, f: &mut Func<'_>) {
         let (x, y) = (f.pointer(self.src, 0), f.pointer(self.dst, 0));
-        let [most, sum, v, turns, rest, power] = [(); 6].map(|()| f.v128());
+        let [most, sum, v] = [(); 3].map(|()| f.v128());
+        let exp = Exp::new(f);
         let l = Locals {
             x,
             y,
             most,
             sum,
             v,
-            turns,
-            rest,
-            power,
+            exp,
         };
         f.repeat(self.rows, |f| {
             self.row(f, &l);

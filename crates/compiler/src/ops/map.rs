@@ -1,7 +1,8 @@
 //! Operators of one float: activations, rounding, roots, exponentials, angles.
 
 use super::{Call, Operator};
-use crate::kernels::{Bin, Ex, Scalar, Ty, Un, functions as f};
+use crate::kernels::{Bin, Curve, Ex, Expr, Scalar, Store, Ty, Un, functions as f};
+use crate::lower::elementwise::{Term, lower};
 use crate::lower::{LowerCx, loops};
 use crate::onnx::Attrs;
 use crate::reference::elementwise::map;
@@ -79,9 +80,40 @@ impl Operator for Map {
         if let (Some((_, program)), true) = (whole(self.name), cx.out()?.dtype != DType::F32) {
             return loops::elementwise(cx, self.name, &[0], &mut |_, v| program(v[0].clone()));
         }
+        if let Some(expr) = vector(self.name, params) {
+            return lower(cx, self.name, &[Term::Input(0)], expr, Store::Float);
+        }
         loops::elementwise(cx, self.name, &[0], &mut |s, v| {
             (self.program)(s, v[0].clone(), params)
         })
+    }
+}
+
+/// The expression of those that are computed four at a time, in whatever order elements lie.
+fn vector(name: &str, [a, b]: Params) -> Option<Expr> {
+    let x = || Expr::In(0);
+    let curve = |curve| Some(x().curve(curve));
+    match name {
+        "abs" => curve(Curve::Abs),
+        "neg" => curve(Curve::Neg),
+        "sqrt" => curve(Curve::Sqrt),
+        "floor" => curve(Curve::Floor),
+        "ceil" => curve(Curve::Ceil),
+        "round" => Some(Expr::Round(Box::new(x()))),
+        "reciprocal" => Some(Expr::Const(1.0).over(x())),
+        "sigmoid" => curve(Curve::Sigmoid),
+        "tanh" => curve(Curve::Tanh),
+        "leaky-relu" => curve(Curve::Leaky(a)),
+        "hard-sigmoid" => {
+            let line = Expr::Const(a).times(x()).plus(Expr::Const(b));
+            Some(line.within_unit())
+        }
+        "hard-swish" => {
+            let line = x().over(Expr::Const(6.0)).plus(Expr::Const(0.5));
+            Some(x().times(line.within_unit()))
+        }
+        "softsign" => Some(x().over(Expr::Const(1.0).plus(x().curve(Curve::Abs)))),
+        _ => None,
     }
 }
 
