@@ -355,6 +355,30 @@ fn products_windows_and_recurrences() {
         1,
         [],
     );
+    for (rows, columns, inner) in [(1, 1, 1), (4, 8, 3), (5, 13, 7), (9, 16, 2), (3, 3, 20)] {
+        let a = dice.floats(&[2, 3, rows, inner]);
+        single(
+            "MatMul",
+            &[a, dice.floats(&[3, inner, columns])],
+            &[],
+            1,
+            [],
+        );
+    }
+    single(
+        "MatMul",
+        &[dice.floats(&[7]), dice.floats(&[2, 7, 5])],
+        &[],
+        1,
+        [],
+    );
+    single(
+        "MatMul",
+        &[dice.floats(&[2, 5, 7]), dice.floats(&[7])],
+        &[],
+        1,
+        [],
+    );
     let both = [
         ("transA", Attribute::Int(1)),
         ("alpha", Attribute::Float(0.5)),

@@ -1,8 +1,8 @@
-//! Products of matrices that are not constant, by a plain program: MatMul, Gemm, MatMulInteger.
+//! Products of matrices that are not constant: MatMul by a kernel, Gemm and MatMulInteger by programs.
 
 use super::MIXES;
 use super::{Call, Operator};
-use crate::kernels::{Ex, Scalar, Ty, index};
+use crate::kernels::{Ex, Product, Scalar, index};
 use crate::lower::loops::{aligned, broadcast_strides};
 use crate::lower::{Layout, LowerCx};
 use crate::reference::Transposed;
@@ -14,7 +14,7 @@ use sandpiper_core::tensor::{DType, Dim};
 
 /// Shapes of a product by the rules of numpy: a vector counts as a row on the left, as a column on
 /// the right.
-pub(crate) struct Product {
+pub(crate) struct Shape {
     /// Leading dimensions, broadcast.
     pub(crate) outer: Vec<usize>,
     /// Rows, columns, inner size.
@@ -26,7 +26,7 @@ pub(crate) struct Product {
 }
 
 /// The product of operands of these shapes.
-pub(crate) fn product(a: &[usize], b: &[usize]) -> Result<Product, String> {
+pub(crate) fn product(a: &[usize], b: &[usize]) -> Result<Shape, String> {
     let bad = || format!("{a:?} times {b:?} is no product of matrices");
     let (row, column) = (a.len() == 1, b.len() == 1);
     let left = if row { vec![1, a[0]] } else { a.to_vec() };
@@ -46,7 +46,7 @@ pub(crate) fn product(a: &[usize], b: &[usize]) -> Result<Product, String> {
     if !column {
         dims.push(*columns);
     }
-    Ok(Product {
+    Ok(Shape {
         sizes: [*rows, *columns, *inner],
         dims,
         a: outer_a.to_vec(),
@@ -73,52 +73,30 @@ pub(crate) fn product_type(node: &NodeView<'_>, dtype: DType) -> Result<Type, St
     Ok(Type::new(dtype, dims))
 }
 
-/// How the elements of operands are read and summed.
-struct Terms {
-    ty: Ty,
-    /// Zero points of both operands: an input each, by row or column if it has more than one.
-    zeros: [Option<usize>; 2],
-}
-
-fn multiply(cx: &mut LowerCx<'_>, terms: &Terms) -> Result<(), String> {
+/// Adds the program of MatMulInteger: zero points are an input each, by row or column if there is more
+/// than one.
+fn multiply(cx: &mut LowerCx<'_>) -> Result<(), String> {
     let node = cx.view();
     let (a, b) = (node.ty(0)?, node.ty(1)?);
     let shape = product(&a.item(), &b.item())?;
     let [rows, columns, inner] = shape.sizes;
     let [left, right] = [cx.read(0, Layout::Plain)?, cx.read(1, Layout::Plain)?];
     let mut zeros = Vec::new();
-    for zero in terms.zeros {
-        zeros.push(match zero {
-            Some(i) if node.optional(i).is_some() => {
-                let ty = node.ty(i)?;
-                Some((
-                    cx.read(i, Layout::Plain)?,
-                    ty.dtype,
-                    usize::from(ty.elements() > 1),
-                ))
+    for i in [2, 3] {
+        zeros.push(match node.optional(i) {
+            Some(zero) => {
+                let stride = usize::from(zero.ty.elements() > 1);
+                Some((cx.read(i, Layout::Plain)?, zero.ty.dtype, stride))
             }
-            _ => None,
+            None => None,
         });
     }
-    let clamp = cx.node.clamp;
     let (dst, dtype) = (cx.write(Layout::Plain)?, cx.out()?.dtype);
     let rank = shape.outer.len();
-    let part = |dims: &[usize], each: usize| -> Vec<usize> {
-        broadcast_strides(dims, rank)
-            .into_iter()
-            .map(|s| s * each)
-            .collect()
-    };
-    let (outer_a, outer_b) = (
-        part(&shape.a, rows * inner),
-        part(&shape.b, inner * columns),
-    );
-    let outer_y: Vec<usize> = Layout::Plain
-        .strides(&shape.outer)
-        .into_iter()
-        .map(|s| s * rows * columns)
-        .collect();
-    let mut program = Scalar::new("matmul");
+    let outer_a = matrix_steps(&shape.a, rank, rows * inner);
+    let outer_b = matrix_steps(&shape.b, rank, inner * columns);
+    let outer_y = matrix_steps(&shape.outer, rank, rows * columns);
+    let mut program = Scalar::new("matmul-integer");
     program.nest(&shape.outer, &mut |s, place| {
         let (x, w) = (
             s.once(index(place, &outer_a)),
@@ -135,7 +113,7 @@ fn multiply(cx: &mut LowerCx<'_>, terms: &Terms) -> Result<(), String> {
             };
             let (row_zero, column_zero) = (zero(s, 0, &row), zero(s, 1, &column));
             let first = s.once(x.clone() + index(std::slice::from_ref(&row), &[inner]));
-            let sum = s.var(Ex::constant(terms.ty, 0.0));
+            let sum = s.var(Ex::Int(0));
             s.each(inner, |s, k| {
                 let mut l = s.load(left, a.dtype, first.clone() + k.clone());
                 let mut r = s.load(
@@ -152,14 +130,11 @@ fn multiply(cx: &mut LowerCx<'_>, terms: &Terms) -> Result<(), String> {
                 s.set(sum, Ex::Var(sum) + l * r);
             });
             let to = y.clone() + index(&[row, column], &[columns, 1]);
-            s.store(dst, dtype, to, cut(Ex::Var(sum), clamp));
+            s.store(dst, dtype, to, Ex::Var(sum));
         });
     });
     let macs = (shape.outer.iter().product::<usize>() * rows * columns) as u64 * inner as u64;
-    match terms.ty {
-        Ty::Real => cx.push(program, macs),
-        _ => cx.push_int(program, macs),
-    }
+    cx.push_int(program, macs)
 }
 
 /// Cut to the limits of a fused Relu or Clip; NaN passes.
@@ -195,11 +170,31 @@ pub(crate) fn gemm_type(node: &NodeView<'_>) -> Result<Vec<Type>, String> {
     Ok(vec![Type::new(DType::F32, dims)])
 }
 
-/// Adds the program of MatMul.
+/// Adds the kernel of MatMul.
 pub(crate) fn matmul(cx: &mut LowerCx<'_>) -> Result<(), String> {
-    let ty = Ty::of(cx.out()?.dtype);
-    let zeros = [None, None];
-    multiply(cx, &Terms { ty, zeros })
+    let node = cx.view();
+    let shape = product(&node.ty(0)?.item(), &node.ty(1)?.item())?;
+    let [rows, columns, inner] = shape.sizes;
+    let sources = [cx.read(0, Layout::Plain)?, cx.read(1, Layout::Plain)?];
+    let [a, b] = [(&shape.a, rows * inner), (&shape.b, inner * columns)]
+        .map(|(dims, each)| matrix_steps(dims, shape.outer.len(), each));
+    let y = matrix_steps(&shape.outer, shape.outer.len(), rows * columns);
+    let kernel = Product {
+        sources,
+        dst: cx.write(Layout::Plain)?,
+        steps: [a, b, y],
+        sizes: shape.sizes,
+        clamp: cx.node.clamp,
+        outer: shape.outer,
+    };
+    let macs = kernel.outer.iter().product::<usize>() * rows * columns;
+    cx.push(kernel, macs as u64 * inner as u64)
+}
+
+/// Elements from one matrix to the next by leading dimension; 0 where it is broadcast.
+fn matrix_steps(dims: &[usize], rank: usize, each: usize) -> Vec<usize> {
+    let strides = broadcast_strides(dims, rank);
+    strides.into_iter().map(|s| s * each).collect()
 }
 
 /// Adds the program of Gemm.
@@ -293,12 +288,6 @@ impl Operator for MatMulInteger {
     }
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
-        multiply(
-            cx,
-            &Terms {
-                ty: Ty::Int,
-                zeros: [Some(2), Some(3)],
-            },
-        )
+        multiply(cx)
     }
 }
