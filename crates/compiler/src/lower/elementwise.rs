@@ -1,5 +1,6 @@
 //! From operators over elements to one kernel.
 
+use super::loops::aligned;
 use super::{Layout, LowerCx};
 use crate::emit::Ref;
 use crate::kernels::{Elementwise, Expr, Operand, Store};
@@ -30,13 +31,6 @@ pub(crate) enum Term<'a> {
     Input(usize),
     /// A constant that is broadcast.
     Constant(&'a Tensor),
-}
-
-/// Dimensions with leading ones, up to `rank`.
-fn aligned(dims: &[usize], rank: usize) -> Vec<usize> {
-    let mut full = vec![1; rank.saturating_sub(dims.len())];
-    full.extend_from_slice(dims);
-    full
 }
 
 /// Elements from one to the next along the result's dimensions, slowest first.

@@ -1,7 +1,7 @@
 //! GridSample of images: nearest, linear or cubic, at places that are known only at run time.
 
 use super::{Call, Operator};
-use crate::kernels::{Bin, Ex, Scalar, Un, index};
+use crate::kernels::{Bin, Ex, Scalar, Ty, Un, index};
 use crate::lower::window::image;
 use crate::lower::{Layout, LowerCx};
 use crate::onnx::Attrs;
@@ -228,7 +228,6 @@ impl How {
 
     /// The place of a tap, whether it is inside, and its weight.
     fn tap_program(&self, s: &mut Scalar, x: &Ex, tap: &Ex, size: usize) -> (Ex, Ex, Ex) {
-        use crate::kernels::Ty;
         let (before, _) = self.reach();
         let first = match self.mode {
             Mode::Nearest => x.clone().un(Un::Nearest),

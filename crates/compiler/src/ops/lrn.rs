@@ -1,7 +1,8 @@
 //! LRN: each element over a power of the squares of its neighbours among the channels.
 
 use super::{Call, Operator};
-use crate::kernels::{Bin, Ex, Scalar, Ty, functions, index};
+use crate::kernels::{Ex, Scalar, Ty, functions, index};
+use crate::lower::loops::Span;
 use crate::lower::{Layout, LowerCx};
 use crate::onnx::Attrs;
 use crate::reference::places::{places, ravel};
@@ -75,21 +76,23 @@ impl Operator for Lrn {
         let (src, dst) = (cx.read(0, Layout::Plain)?, cx.write(Layout::Plain)?);
         let view = [dims[0], dims[1], dims[2..].iter().product()];
         let strides = Layout::Plain.strides(&view);
+        let span = Span {
+            size: dims[1],
+            stride: 1,
+            dilation: 1,
+            begin: before,
+        };
         let mut program = Scalar::new("lrn");
         program.nest(&view, &mut |s, place| {
             let sum = s.var(Ex::Double(0.0));
             s.each(p.size, |s, i| {
-                let at = s.once(place[1].clone() + i - Ex::Int(before as i32));
-                let cut = s.once(at.clone().max(Ex::Int(0)).min(Ex::Int(dims[1] as i32 - 1)));
-                let from = [place[0].clone(), cut.clone(), place[2].clone()];
+                let (cut, inside) = span.source(s, &place[1], &i);
+                let from = [place[0].clone(), cut, place[2].clone()];
                 let x = s
                     .load(src, DType::F32, index(&from, &strides))
                     .to(Ty::Double);
                 let x = s.once(x);
-                let square = cut
-                    .eq(at)
-                    .bin(Bin::And, Ex::Int(1))
-                    .pick(x.clone() * x, Ex::Double(0.0));
+                let square = inside.pick(x.clone() * x, Ex::Double(0.0));
                 s.set(sum, Ex::Var(sum) + square);
             });
             let under = Ex::Double(p.bias) + Ex::Double(p.alpha / p.size as f64) * Ex::Var(sum);

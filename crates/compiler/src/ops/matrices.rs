@@ -3,7 +3,7 @@
 use super::MIXES;
 use super::{Call, Operator};
 use crate::kernels::{Ex, Product, Scalar, index};
-use crate::lower::loops::{aligned, broadcast_strides};
+use crate::lower::loops::broadcast_strides;
 use crate::lower::{Layout, LowerCx};
 use crate::reference::Transposed;
 use crate::reference::elementwise::{broadcast, source};
@@ -209,7 +209,7 @@ pub(crate) fn gemm(cx: &mut LowerCx<'_>) -> Result<(), String> {
     let added = match node.optional(2) {
         Some(c) => Some((
             cx.read(2, Layout::Plain)?,
-            broadcast_strides(&aligned(&c.ty.item(), 2), 2),
+            broadcast_strides(&c.ty.item(), 2),
         )),
         None => None,
     };

@@ -1,17 +1,12 @@
 //! Places of elements in arrays.
 
+use super::window::unravel;
+
 /// Every place of an array of these extents, in row-major order.
 pub(crate) fn places(dims: &[usize]) -> impl Iterator<Item = Vec<usize>> {
     let total: usize = dims.iter().product();
     let dims = dims.to_vec();
-    (0..total).map(move |mut flat| {
-        let mut place = vec![0; dims.len()];
-        for (at, n) in place.iter_mut().zip(&dims).rev() {
-            *at = flat % n;
-            flat /= n;
-        }
-        place
-    })
+    (0..total).map(move |flat| unravel(flat, &dims))
 }
 
 /// The index of a place in row-major order.
