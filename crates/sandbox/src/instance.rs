@@ -8,7 +8,7 @@ use crate::watchdog::Watchdog;
 use crate::weights;
 use sandpiper_core::abi::{ModuleAbi, WeightsRegion};
 use std::path::Path;
-use wasmtime::{Engine, Memory, Module, Precompiled, Store, Trap, TypedFunc};
+use wasmtime::{Engine, Memory, Module, Precompiled, Store, Trap, TypedFunc, Val};
 
 /// Native code, made by `precompile`. Its digest has been verified by the caller: these bytes are
 /// run as they are.
@@ -34,6 +34,9 @@ pub enum Weights<'a> {
     Bytes(&'a [u8]),
 }
 
+/// Most parts of a step.
+const MAX_PARTS: u32 = 64;
+
 /// What to load and what it may take.
 #[derive(Debug, Clone)]
 pub struct LoadSpec<'a> {
@@ -48,11 +51,18 @@ pub struct LoadSpec<'a> {
     pub limits: Limits,
 }
 
+/// The optional second way to run a module: step by step, each in parts.
+struct Steps {
+    step: TypedFunc<(i32, i32, i32, i32), ()>,
+    count: u32,
+}
+
 /// A loaded module: one linear memory, one caller at a time.
 pub struct Instance {
     store: Store<Limiter>,
     memory: Memory,
     infer: TypedFunc<i32, i32>,
+    steps: Option<Steps>,
     abi: ModuleAbi,
     limits: Limits,
     /// For modules that are not bounded.
@@ -99,7 +109,12 @@ impl Instance {
             let (module, name) = (import.module().to_owned(), import.name().to_owned());
             return Err(SandboxError::Import { module, name });
         }
-        let (mut store, memory, infer) = instantiate(&engine, &module, &abi)?;
+        let Exports {
+            mut store,
+            memory,
+            infer,
+            steps,
+        } = instantiate(&engine, &module, &abi)?;
         let copied_weights = match weights {
             Some((region, blob)) => place_weights(&mut store, memory, &abi, region, blob)?,
             None => None,
@@ -117,6 +132,7 @@ impl Instance {
             store,
             memory,
             infer,
+            steps,
             abi,
             limits,
             watchdog,
@@ -200,6 +216,41 @@ impl Instance {
         } else {
             Err(InferError::Code(code))
         }
+    }
+
+    /// Number of steps that [`Instance::step`] can run; 0 if the module cannot be run that way.
+    pub fn steps(&self) -> u32 {
+        self.steps.as_ref().map_or(0, |s| s.count)
+    }
+
+    /// Runs part `part` of `parts` of one step for one item of the batch. The parts of a step may
+    /// run at the same time in instances that share their memory; all of them together, for all
+    /// steps in order, do what [`Instance::infer`] does between its copies.
+    ///
+    /// # Errors
+    /// As [`Instance::infer`]; [`InferError::Code`] if there is no such step, item or part.
+    pub fn step(
+        &mut self,
+        step: u32,
+        item: u32,
+        (part, parts): (u32, u32),
+    ) -> Result<(), InferError> {
+        if self.poisoned {
+            return Err(InferError::Poisoned);
+        }
+        let Some(steps) = &self.steps else {
+            return Err(InferError::Code(1));
+        };
+        let fits = step < steps.count && item < self.abi.max_batch && part < parts;
+        if !fits || parts > MAX_PARTS {
+            return Err(InferError::Code(1));
+        }
+        let arguments = [step, item, part, parts].map(u32::cast_signed);
+        let result = steps.step.call(&mut self.store, arguments.into());
+        result.map_err(|error| {
+            self.poisoned = true;
+            trapped(&error)
+        })
     }
 
     fn weights_changed(&self) -> bool {
@@ -310,9 +361,31 @@ fn deserialise(engine: &Engine, native: Native<'_>) -> Result<Module, SandboxErr
     module.map_err(|error| unfit(format!("{error:#}")))
 }
 
-type Parts = (Store<Limiter>, Memory, TypedFunc<i32, i32>);
+struct Exports {
+    store: Store<Limiter>,
+    memory: Memory,
+    infer: TypedFunc<i32, i32>,
+    steps: Option<Steps>,
+}
 
-fn instantiate(engine: &Engine, module: &Module, abi: &ModuleAbi) -> Result<Parts, SandboxError> {
+/// The exports `step` and `steps` of a bounded module, if it has both.
+fn steps(
+    store: &mut Store<Limiter>,
+    instance: &wasmtime::Instance,
+    abi: &ModuleAbi,
+) -> Option<Steps> {
+    let step = instance.get_typed_func(&mut *store, "step").ok()?;
+    let count = instance.get_global(&mut *store, "steps")?.get(&mut *store);
+    match count {
+        Val::I32(count) if abi.bounded => Some(Steps {
+            step,
+            count: u32::try_from(count).ok()?,
+        }),
+        _ => None,
+    }
+}
+
+fn instantiate(engine: &Engine, module: &Module, abi: &ModuleAbi) -> Result<Exports, SandboxError> {
     let failed = |error: wasmtime::Error| SandboxError::Instantiate {
         reason: format!("{error:#}"),
     };
@@ -342,7 +415,13 @@ fn instantiate(engine: &Engine, module: &Module, abi: &ModuleAbi) -> Result<Part
             abi_bytes: abi.memory_bytes,
         });
     }
-    Ok((store, memory, infer))
+    let steps = steps(&mut store, &instance, abi);
+    Ok(Exports {
+        store,
+        memory,
+        infer,
+        steps,
+    })
 }
 
 /// Puts the weights into their region; gives back the copy to compare with, if one is needed.

@@ -153,6 +153,8 @@ impl Settings {
         config.target(self.triple).map_err(engine_error)?;
         self.shared(&mut config)?;
         config.cranelift_opt_level(wasmtime::OptLevel::Speed);
+        // Our own compiler says which branches are hardly ever taken; nobody else is asked.
+        config.wasm_branch_hinting(!self.epochs);
         for flag in self.isa_flags {
             // SAFETY: the flags only name CPU features. A device without one of them refuses the
             // code at load, so no instruction reaches a CPU that lacks it.

@@ -1,20 +1,28 @@
 //! Writing one function of a module.
 
 use super::place::{Places, Ref};
-use wasm_encoder::{BlockType, Function, Instruction as I, MemArg, MemArgTarget, ValType};
+use wasm_encoder::{
+    BlockType, BranchHint, Function, Instruction as I, MemArg, MemArgTarget, ValType,
+};
 
 /// Index of a local variable.
 pub(crate) type Local = u32;
 
-/// The parameter of every step: the item of the batch.
+/// The parameters of every step: the item of the batch; which part of the work; of how many parts.
 const ITEM: Local = 0;
+const PART: Local = 1;
+const PARTS: Local = 2;
+const PARAMETERS: u32 = 3;
 
-/// A function under construction: `(item: i32) -> ()`. Everything that is known when the model is
-/// compiled is a constant in it: addresses, sizes, the number of turns of every loop.
+/// A function under construction: `(item: i32, part: i32, parts: i32) -> ()`. Everything that is
+/// known when the model is compiled is a constant in it: addresses, sizes, the number of turns of
+/// every loop but those that are shared.
 pub(crate) struct Func<'a> {
     places: &'a Places,
     locals: Vec<ValType>,
     code: Vec<I<'static>>,
+    /// Indices in `code` of branches that are hardly ever taken.
+    rare: Vec<usize>,
 }
 
 /// A constant offset from an address. Alignment is only a hint, and outputs of a batch need not
@@ -35,17 +43,25 @@ impl<'a> Func<'a> {
             places,
             locals: Vec::new(),
             code: Vec::new(),
+            rare: Vec::new(),
         }
     }
 
-    /// The finished function.
-    pub(crate) fn finish(self) -> Function {
+    /// The finished function, and the hints about its branches.
+    pub(crate) fn finish(self) -> (Function, Vec<BranchHint>) {
         let mut function = Function::new_with_locals_types(self.locals);
-        for instruction in &self.code {
+        let (mut hints, mut rare) = (Vec::new(), self.rare.into_iter().peekable());
+        for (i, instruction) in self.code.iter().enumerate() {
+            if rare.next_if_eq(&i).is_some() {
+                hints.push(BranchHint {
+                    branch_func_offset: function.byte_len() as u32,
+                    branch_hint_value: 0,
+                });
+            }
             function.instruction(instruction);
         }
         function.instruction(&I::End);
-        function
+        (function, hints)
     }
 
     /// Adds an instruction.
@@ -56,9 +72,10 @@ impl<'a> Func<'a> {
 
     /// A new variable.
     pub(crate) fn local(&mut self, ty: ValType) -> Local {
+        // Kernels use a few dozen locals.
+        let local = self.locals.len() as Local + PARAMETERS;
         self.locals.push(ty);
-        // One parameter comes first; kernels use a few dozen locals.
-        self.locals.len() as Local
+        local
     }
 
     /// A new integer variable.
@@ -140,6 +157,26 @@ impl<'a> Func<'a> {
         }
     }
 
+    /// As [`Func::when`], for what is hardly ever true: its code is laid out apart.
+    pub(crate) fn rarely(&mut self, body: impl FnOnce(&mut Self)) {
+        self.rare.push(self.code.len());
+        self.when(body);
+    }
+
+    /// Leaves `depth` blocks if the integer that was pushed is not 0, which it hardly ever is: what
+    /// follows the block is laid out apart.
+    pub(crate) fn rarely_leave(&mut self, depth: u32) {
+        self.rare.push(self.code.len());
+        self.op(I::BrIf(depth));
+    }
+
+    /// A new variable that is 0, which a compiler cannot know: there are at most 64 parts.
+    pub(crate) fn never(&mut self) -> Local {
+        let never = self.i32();
+        self.get(PARTS).int(16).op(I::I32ShrU).set(never);
+        never
+    }
+
     /// Repeats `body` a constant number of times.
     pub(crate) fn repeat(&mut self, times: usize, body: impl FnOnce(&mut Self)) {
         match times {
@@ -154,6 +191,59 @@ impl<'a> Func<'a> {
                 self.op(I::BrIf(0)).op(I::End);
             }
         }
+    }
+
+    /// Nothing of what follows is done by any part but the first: for work that is not shared.
+    pub(crate) fn only_first_part(&mut self) -> &mut Self {
+        self.get(PART);
+        self.when(|f| {
+            f.op(I::Return);
+        });
+        self
+    }
+
+    /// The part's share of `times` turns of `body`, which must move `pointers` itself, by that many
+    /// bytes a turn. They are moved to the first turn of the share before, and left behind its last.
+    /// Together the parts do each turn once: part p of n does those from `times * p / n` on and
+    /// before `times * (p + 1) / n`.
+    pub(crate) fn share(
+        &mut self,
+        times: usize,
+        pointers: &[(Local, i64)],
+        body: impl FnOnce(&mut Self),
+    ) {
+        let (first, left) = (self.i32(), self.i32());
+        // A tensor has less than 2^26 rows, tiles or panels, and there are at most 64 parts.
+        let times = times as i32;
+        self.int(times).get(PART).op(I::I32Mul).get(PARTS);
+        self.op(I::I32DivU).set(first);
+        self.int(times).get(PART).int(1).op(I::I32Add).op(I::I32Mul);
+        self.get(PARTS).op(I::I32DivU);
+        self.get(first).op(I::I32Sub).set(left);
+        for (pointer, bytes) in pointers {
+            self.get(*pointer).get(first).int(*bytes as i32);
+            self.op(I::I32Mul).op(I::I32Add).set(*pointer);
+        }
+        self.get(left);
+        self.when(|f| {
+            f.op(I::Loop(BlockType::Empty));
+            body(f);
+            f.get(left).int(-1).op(I::I32Add).op(I::LocalTee(left));
+            f.op(I::BrIf(0)).op(I::End);
+        });
+    }
+
+    /// Does `body` in the first part alone.
+    pub(crate) fn first_part(&mut self, body: impl FnOnce(&mut Self)) {
+        self.get(PART).op(I::I32Eqz);
+        self.when(body);
+    }
+
+    /// Does `body` in the last part alone.
+    pub(crate) fn last_part(&mut self, body: impl FnOnce(&mut Self)) {
+        self.get(PART).int(1).op(I::I32Add);
+        self.get(PARTS).op(I::I32Eq);
+        self.when(body);
     }
 
     /// Does `body` if the integer that was pushed is not 0.

@@ -37,15 +37,6 @@ impl Func<'_> {
         })
     }
 
-    /// Pushes a vector whose four lanes are all 32-bit lane `lane` of a variable.
-    pub(crate) fn lane(&mut self, vector: Local, lane: usize) -> &mut Self {
-        let mut bytes = [0u8; 16];
-        for (i, b) in bytes.iter_mut().enumerate() {
-            *b = (lane * 4 + i % 4) as u8;
-        }
-        self.get(vector).get(vector).op(I::I8x16Shuffle(bytes))
-    }
-
     /// Pops a vector of floats and pushes it cut to limits; NaN passes.
     pub(crate) fn clamp(&mut self, low: f32, high: f32) -> &mut Self {
         // pmax(a, b) is `a < b ? b : a`, so that NaN as the first operand stays.

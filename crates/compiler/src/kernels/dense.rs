@@ -1,32 +1,31 @@
 //! Convolutions and products of matrices: one kernel.
 //!
 //! For a pixel and a group of channels, the window is a few runs of consecutive bytes in a source
-//! with channels last (a product of matrices is a convolution of 1x1 windows). Tiles of four
-//! pixels by eight channels stay in registers: weights are read once per tile, eight channels at a
-//! time; activations are read as vectors, and each of their lanes is spread over a register.
+//! with channels last (a product of matrices is a convolution of 1x1 windows). Integers are taken
+//! from a source that [`super::Widen`] has brought to 16 bits. Channels come in panels whose
+//! weights lie together; tiles of pixels by a panel's channels stay in registers.
 
+use super::tile::{Registers, Tile, pixels_of};
 use super::{Element, Finish, Kernel, Pixels};
-use crate::emit::{Func, Local, Ref, at};
-use wasm_encoder::Instruction as I;
+use crate::emit::{Func, Local, Ref};
 
 /// Channels of a panel of weights.
-pub(crate) const PANEL: usize = 8;
-/// Pixels of a tile. With two vectors of channels each, 8 accumulators: on x86 more would spill.
-const TILE: usize = 4;
+pub(crate) const PANEL: usize = 16;
 
 /// A convolution or product of matrices.
 #[derive(Debug, Clone)]
 pub(crate) struct Dense {
     /// Name for reports.
     pub(crate) name: &'static str,
-    /// Source with channels last, padded.
-    pub(crate) src: Ref,
+    /// Source with channels last, padded, and the offset of the first window in it.
+    pub(crate) src: (Ref, u32),
     /// Result, channels last.
     pub(crate) dst: Ref,
     /// Weights as `pack_dense` lays them out.
     pub(crate) weights: Ref,
-    /// Bias in the type of the accumulators, by panel.
-    pub(crate) bias: Ref,
+    /// Bias in the type of the accumulators, by panel. Without, floats go on from the sums that
+    /// lie in the result.
+    pub(crate) bias: Option<Ref>,
     /// What is multiplied.
     pub(crate) element: Element,
     /// What becomes of the sums.
@@ -45,11 +44,27 @@ pub(crate) struct Dense {
     pub(crate) channels: usize,
 }
 
-/// Channels used and width of each panel of a group: eight, and a rest of four or eight.
+/// Channels used and width of each panel of a group: whole ones, and up to two for the rest.
 pub(crate) fn panels(channels: usize) -> impl Iterator<Item = (usize, usize)> {
     let rest = channels % PANEL;
     let full = std::iter::repeat_n((PANEL, PANEL), channels / PANEL);
-    full.chain((rest > 0).then_some((rest, if rest > 4 { 8 } else { 4 })))
+    let rests = match rest {
+        0 => [None, None],
+        1..=4 => [Some((rest, 4)), None],
+        5..=8 => [Some((rest, 8)), None],
+        9..=12 => [Some((8, 8)), Some((rest - 8, 4))],
+        _ => [Some((rest, PANEL)), None],
+    };
+    full.chain(rests.into_iter().flatten())
+}
+
+/// Along what the parts of a step share the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Split {
+    Panels,
+    Rows,
+    /// Of the only row.
+    Tiles,
 }
 
 /// The pointers of a panel.
@@ -58,204 +73,170 @@ struct Pointers {
     src: Local,
     dst: Local,
     weights: Local,
-    bias: Local,
+    bias: Option<Local>,
     scales: Option<Local>,
 }
 
-/// Variables of the tiles of one panel.
-struct Registers {
-    bias: Vec<Local>,
-    scales: Vec<Local>,
-    sums: Vec<Vec<Local>>,
-    left: Vec<Local>,
-    right: Vec<Local>,
-    spread: Local,
-}
-
-impl Registers {
-    fn new(f: &mut Func<'_>, vectors: usize, scaled: bool) -> Self {
-        let mut some = |n: usize| -> Vec<Local> { (0..n).map(|_| f.v128()).collect() };
-        Self {
-            bias: some(vectors),
-            scales: some(if scaled { vectors } else { 0 }),
-            sums: (0..TILE).map(|_| some(vectors)).collect(),
-            left: some(TILE),
-            right: some(vectors),
-            spread: some(1)[0],
-        }
-    }
-}
-
 impl Dense {
-    /// Inner sizes that one step of the innermost loop takes.
-    fn block(&self) -> usize {
-        match self.element {
-            Element::F32 => 4,
-            Element::Int { .. } => 8,
-        }
-    }
-
-    /// Bytes of weights for a step of one k (of two, for integers) in a panel of this width.
-    fn right_bytes(&self, width: usize) -> usize {
-        match self.element {
-            Element::Int { wide: false, .. } => 2 * width,
-            _ => 4 * width,
-        }
-    }
-
-    /// Steps of a run: one per k, or one per two.
-    fn steps(&self) -> usize {
-        match self.element {
-            Element::F32 => self.run,
-            Element::Int { .. } => self.run.div_ceil(2),
-        }
+    fn tile(&self) -> Tile {
+        Tile::of(self.element, &self.pixels, self.run)
     }
 
     /// Bytes of the weights of a panel.
     fn panel_bytes(&self, width: usize) -> usize {
-        self.taps[0].0 * self.taps[1].0 * self.steps() * self.right_bytes(width)
+        self.taps[0].0 * self.taps[1].0 * self.tile().run_bytes(width)
     }
 
+    /// Bytes from one output pixel to the next.
+    fn pixel_bytes(&self) -> usize {
+        self.groups * self.channels * self.finish.bytes()
+    }
+
+    /// What divides best among two and four parts; panels if equal, since weights are then read by
+    /// one part only.
+    fn split(&self) -> Split {
+        let [rows, columns] = self.pixels.out;
+        // The greatest share times the parts, in per mille of the whole: 1000 is perfect.
+        let uneven = |units: usize| -> usize {
+            let of = |parts: usize| units.div_ceil(parts) * parts * 1000 / units.max(1);
+            if units == 0 {
+                usize::MAX
+            } else {
+                of(2).saturating_add(of(4))
+            }
+        };
+        let across = if rows > 1 {
+            (Split::Rows, uneven(rows))
+        } else {
+            (Split::Tiles, uneven(columns / pixels_of(PANEL)))
+        };
+        let panels = uneven(self.channels / PANEL);
+        if panels <= across.1 {
+            Split::Panels
+        } else {
+            across.0
+        }
+    }
+
+    /// The channels of one group; leaves the pointers alone.
     fn group(&self, f: &mut Func<'_>, p: Pointers) {
-        let full = self.channels / PANEL;
-        f.repeat(full, |f| self.panel(f, p, PANEL, PANEL));
-        if let Some((used, width)) = panels(self.channels).nth(full) {
-            self.panel(f, p, used, width);
+        let p = Pointers {
+            src: p.src,
+            dst: f.copy_of(p.dst),
+            weights: f.copy_of(p.weights),
+            bias: p.bias.map(|b| f.copy_of(b)),
+            scales: p.scales.map(|s| f.copy_of(s)),
+        };
+        let (split, full) = (self.split(), self.channels / PANEL);
+        let rest = |f: &mut Func<'_>| {
+            for (used, width) in panels(self.channels).skip(full) {
+                self.panel(f, p, (used, width), split);
+            }
+        };
+        if split == Split::Panels {
+            let vectors = (4 * PANEL) as i64;
+            let mut moving = vec![
+                (p.dst, (PANEL * self.finish.bytes()) as i64),
+                (p.weights, self.panel_bytes(PANEL) as i64),
+            ];
+            moving.extend(p.bias.into_iter().chain(p.scales).map(|l| (l, vectors)));
+            f.share(full, &moving, |f| {
+                self.panel(f, p, (PANEL, PANEL), split);
+            });
+            f.last_part(rest);
+        } else {
+            f.repeat(full, |f| self.panel(f, p, (PANEL, PANEL), split));
+            rest(f);
         }
     }
 
     /// All pixels for one panel of channels; moves the pointers to the next one.
-    fn panel(&self, f: &mut Func<'_>, p: Pointers, used: usize, width: usize) {
-        let vectors = width / 4;
-        let r = Registers::new(f, vectors, p.scales.is_some());
-        for v in 0..vectors {
-            f.load(p.bias, 16 * v as u32).set(r.bias[v]);
-            if let Some(scales) = p.scales {
-                f.load(scales, 16 * v as u32).set(r.scales[v]);
-            }
-        }
+    fn panel(&self, f: &mut Func<'_>, p: Pointers, (used, width): (usize, usize), split: Split) {
+        let r = Registers::new(f, width);
+        let constants = |f: &mut Func<'_>, pointer: Option<Local>| -> Vec<Local> {
+            let vectors = 0..pointer.map_or(0, |_| width as u32 / 4);
+            let load = |v: u32| {
+                let local = f.v128();
+                pointer.into_iter().for_each(|p| {
+                    f.load(p, 16 * v).set(local);
+                });
+                local
+            };
+            vectors.map(load).collect()
+        };
+        let (bias, scales) = (constants(f, p.bias), constants(f, p.scales));
         let [rows, columns] = self.pixels.out;
-        let pixel = self.groups * self.channels * self.finish.bytes();
+        let [_, row_step, column_step] = self.pixels.steps;
+        let (pixel, size) = (self.pixel_bytes(), pixels_of(width));
         let (row, dst) = (f.copy_of(p.src), f.copy_of(p.dst));
-        f.repeat(rows, |f| {
+        let one_row = |f: &mut Func<'_>| {
             let src = f.copy_of(row);
             let tile = |f: &mut Func<'_>, size: usize| {
-                self.tile(f, &r, (src, dst, p.weights), (size, used, width));
-                f.bump(src, (size * self.pixels.steps[2]) as i64);
+                let pointers = (src, dst, p.weights);
+                self.pixels_of_tile(f, (&r, &bias, &scales), pointers, (size, used));
+                f.bump(src, (size * column_step) as i64);
                 f.bump(dst, (size * pixel) as i64);
             };
-            f.repeat(columns / TILE, |f| tile(f, TILE));
-            if columns % TILE > 0 {
-                tile(f, columns % TILE);
+            let (tiles, rest) = (columns / size, columns % size);
+            let rest = |f: &mut Func<'_>| {
+                if rest > 0 {
+                    tile(f, rest);
+                }
+            };
+            if split == Split::Tiles {
+                let moving = [(src, size * column_step), (dst, size * pixel)];
+                f.share(tiles, &moving.map(|(p, n)| (p, n as i64)), |f| {
+                    tile(f, size)
+                });
+                f.last_part(rest);
+            } else {
+                f.repeat(tiles, |f| tile(f, size));
+                rest(f);
             }
-            f.bump(row, self.pixels.steps[1] as i64);
-        });
+            f.bump(row, row_step as i64);
+        };
+        if split == Split::Rows {
+            let moving = [(row, row_step as i64), (dst, (columns * pixel) as i64)];
+            f.share(rows, &moving, one_row);
+        } else {
+            f.repeat(rows, one_row);
+        }
         f.bump(p.weights, self.panel_bytes(width) as i64);
-        f.bump(p.bias, 4 * width as i64);
-        p.scales.iter().for_each(|s| f.bump(*s, 4 * width as i64));
+        let vectors = p.bias.into_iter().chain(p.scales);
+        vectors.for_each(|pointer| f.bump(pointer, 4 * width as i64));
         f.bump(p.dst, (used * self.finish.bytes()) as i64);
     }
 
-    fn tile(
+    /// One tile of `size` pixels.
+    fn pixels_of_tile(
         &self,
         f: &mut Func<'_>,
-        r: &Registers,
+        (r, bias, scales): (&Registers, &[Local], &[Local]),
         (src, dst, weights): (Local, Local, Local),
-        (size, used, width): (usize, usize, usize),
+        (size, used): (usize, usize),
     ) {
-        for sums in &r.sums[..size] {
-            sums.iter().zip(&r.bias).for_each(|(sum, bias)| {
-                f.get(*bias).set(*sum);
-            });
+        let pixel = |i: usize| (i * self.pixel_bytes()) as u32;
+        for (i, sums) in r.sums[..size].iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                match bias.get(v) {
+                    Some(bias) => f.get(*bias),
+                    None => f.load(dst, pixel(i) + 16 * v as u32),
+                };
+                f.set(*sum);
+            }
         }
         let (left, right) = (f.copy_of(src), f.copy_of(weights));
         let [(outer, outer_step), (inner, inner_step)] = self.taps;
-        let (blocks, block) = (self.run / self.block(), self.block());
-        let bytes = (block * self.element.bytes()) as i64;
         f.repeat(outer, |f| {
             f.repeat(inner, |f| {
-                f.repeat(blocks, |f| {
-                    let right_bytes = self.step(f, r, (left, right), (size, width), block);
-                    f.bump(left, bytes);
-                    f.bump(right, right_bytes as i64);
-                });
-                let right_bytes = self.step(f, r, (left, right), (size, width), self.run % block);
-                f.bump(right, right_bytes as i64);
-                f.bump(left, inner_step as i64 - blocks as i64 * bytes);
+                self.tile().run(f, r, (left, right), size);
+                f.bump(left, inner_step as i64);
             });
             f.bump(left, outer_step as i64 - (inner * inner_step) as i64);
         });
-        let pixel = self.groups * self.channels * self.finish.bytes();
         for (i, sums) in r.sums[..size].iter().enumerate() {
-            let place = (dst, (i * pixel) as u32);
             self.finish
-                .store(f, (sums, &r.scales), place, used, r.spread);
-        }
-    }
-
-    /// Multiplies and adds `count` inner elements, at most a block; returns the bytes of weights.
-    fn step(
-        &self,
-        f: &mut Func<'_>,
-        r: &Registers,
-        (left, right): (Local, Local),
-        (size, width): (usize, usize),
-        count: usize,
-    ) -> usize {
-        if count == 0 {
-            return 0;
-        }
-        let pixel = |i: usize| (i * self.pixels.steps[2]) as u32;
-        // A rest of floats is read one by one, since what lies behind may be NaN; a rest of
-        // integers may be anything, for its weights are 0.
-        let whole = count == self.block() || self.element != Element::F32;
-        if whole {
-            for (i, vector) in r.left[..size].iter().enumerate() {
-                match self.element {
-                    Element::F32 => f.load(left, pixel(i)),
-                    Element::Int { dtype, .. } => f.load_8_wide(left, pixel(i), dtype),
-                };
-                f.set(*vector);
-            }
-        }
-        let steps = if self.element == Element::F32 {
-            count
-        } else {
-            count.div_ceil(2)
-        };
-        for k in 0..steps {
-            for (v, vector) in r.right.iter().enumerate() {
-                self.load_right(f, right, (k * self.right_bytes(width)) as u32, v as u32);
-                f.set(*vector);
-            }
-            for i in 0..size {
-                if whole {
-                    f.lane(r.left[i], k);
-                } else {
-                    f.load_splat(left, pixel(i) + 4 * k as u32);
-                }
-                f.set(r.spread);
-                for (sum, right) in r.sums[i].iter().zip(&r.right) {
-                    f.get(*sum).get(r.spread).get(*right);
-                    match self.element {
-                        Element::F32 => f.op(I::F32x4Mul).op(I::F32x4Add),
-                        Element::Int { .. } => f.op(I::I32x4DotI16x8S).op(I::I32x4Add),
-                    };
-                    f.set(*sum);
-                }
-            }
-        }
-        steps * self.right_bytes(width)
-    }
-
-    fn load_right(&self, f: &mut Func<'_>, right: Local, offset: u32, v: u32) {
-        match self.element {
-            Element::Int { wide: false, .. } => {
-                f.get(right).op(I::V128Load8x8S(at(offset + 8 * v)));
-            }
-            _ => {
-                f.load(right, offset + 16 * v);
-            }
+                .store(f, (sums, scales), (dst, pixel(i)), used, r.scratch);
         }
     }
 }
@@ -266,10 +247,12 @@ impl Kernel for Dense {
     }
 
     fn reads(&self) -> Vec<Ref> {
-        let scales = self.finish.scales();
-        [self.src, self.weights, self.bias]
+        let goes_on = self.bias.is_none().then_some(self.dst);
+        [self.src.0, self.weights]
             .into_iter()
-            .chain(scales)
+            .chain(self.bias)
+            .chain(self.finish.scales())
+            .chain(goes_on)
             .collect()
     }
 
@@ -277,37 +260,45 @@ impl Kernel for Dense {
         vec![self.dst]
     }
 
+    fn shares(&self) -> bool {
+        true
+    }
+
     fn emit(&self, f: &mut Func<'_>) {
         let p = Pointers {
-            src: f.pointer(self.src, 0),
+            src: f.pointer(self.src.0, self.src.1),
             dst: f.pointer(self.dst, 0),
             weights: f.pointer(self.weights, 0),
-            bias: f.pointer(self.bias, 0),
+            bias: self.bias.map(|b| f.pointer(b, 0)),
             scales: self.finish.scales().map(|s| f.pointer(s, 0)),
         };
         let widths: usize = panels(self.channels).map(|(_, w)| w).sum();
-        let panel_bytes: usize = panels(self.channels)
+        let group_weights: usize = panels(self.channels)
             .map(|(_, w)| self.panel_bytes(w))
             .sum();
         let [rows, columns] = self.pixels.out;
-        let groups = self.groups as i64;
-        let image = rows * columns * self.groups * self.channels * self.finish.bytes();
-        let image_step = self.pixels.steps[0] as i64;
+        let channels_bytes = self.channels * self.finish.bytes();
+        // Weights, bias and scales begin anew for each image.
+        let mut moving = vec![
+            (p.src, self.group_step),
+            (p.dst, channels_bytes),
+            (p.weights, group_weights),
+        ];
+        let vectors = p.bias.into_iter().chain(p.scales);
+        moving.extend(vectors.map(|pointer| (pointer, 4 * widths)));
+        let image = [
+            (p.src, self.pixels.steps[0]),
+            (p.dst, rows * columns * self.pixel_bytes()),
+        ];
         f.repeat(self.pixels.images, |f| {
             f.repeat(self.groups, |f| {
                 self.group(f, p);
-                f.bump(p.src, self.group_step as i64);
+                moving.iter().for_each(|(l, n)| f.bump(*l, *n as i64));
             });
-            f.bump(p.src, image_step - groups * self.group_step as i64);
-            f.bump(
-                p.dst,
-                image as i64 - groups * (self.channels * self.finish.bytes()) as i64,
-            );
-            f.bump(p.weights, -groups * panel_bytes as i64);
-            f.bump(p.bias, -groups * 4 * widths as i64);
-            p.scales
-                .iter()
-                .for_each(|s| f.bump(*s, -groups * 4 * widths as i64));
+            for (pointer, bytes) in &moving {
+                f.bump(*pointer, -((bytes * self.groups) as i64));
+            }
+            image.iter().for_each(|(l, n)| f.bump(*l, *n as i64));
         });
     }
 }

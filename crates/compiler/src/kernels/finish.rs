@@ -27,6 +27,14 @@ impl Element {
             Self::Int { .. } => 1,
         }
     }
+
+    /// Bytes of one activation as [`super::Dense`] reads it.
+    pub(crate) fn dense_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Int { .. } => 2,
+        }
+    }
 }
 
 /// What becomes of an accumulator.
@@ -102,12 +110,14 @@ impl Finish {
             }
         }
         if let Self::Requantize { dtype, .. } = self {
-            accumulators.iter().for_each(|acc| {
-                f.get(*acc);
-            });
-            f.narrow(accumulators.len() == 2, *dtype, scratch)
-                .set(scratch);
-            f.store_bytes(pointer, offset, scratch, count);
+            for (half, pair) in accumulators.chunks(2).enumerate() {
+                pair.iter().for_each(|acc| {
+                    f.get(*acc);
+                });
+                f.narrow(pair.len() == 2, *dtype, scratch).set(scratch);
+                let rest = count.saturating_sub(8 * half).min(8);
+                f.store_bytes(pointer, offset + 8 * half as u32, scratch, rest);
+            }
         }
     }
 }

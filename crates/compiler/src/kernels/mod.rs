@@ -17,6 +17,8 @@ mod product;
 mod qsoftmax;
 mod scalar;
 mod softmax;
+mod tile;
+mod widen;
 
 pub(crate) use copy::Copy;
 pub(crate) use curves::Curve;
@@ -30,6 +32,7 @@ pub(crate) use product::Product;
 pub(crate) use qsoftmax::QSoftmax;
 pub(crate) use scalar::{Bin, Ex, Scalar, Ty, Un, index};
 pub(crate) use softmax::Softmax;
+pub(crate) use widen::Widen;
 
 use crate::emit::{Func, Ref};
 
@@ -44,7 +47,12 @@ pub(crate) trait Kernel {
     fn reads(&self) -> Vec<Ref>;
     /// What it writes (it may read this too, after writing).
     fn writes(&self) -> Vec<Ref>;
-    /// Writes its code.
+    /// Whether parts of it can run at the same time. If not, the first part does everything.
+    fn shares(&self) -> bool {
+        false
+    }
+    /// Writes its code. Where [`Kernel::shares`], parts write disjoint places, and each place gets
+    /// the same value whatever the number of parts.
     fn emit(&self, f: &mut Func<'_>);
 }
 

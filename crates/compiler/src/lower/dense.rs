@@ -4,7 +4,7 @@ use super::window::Geometry;
 use super::{Layout, LowerCx};
 use crate::emit::{Ref, range};
 use crate::kernels::{
-    Dense, Depthwise, Element, Finish, MAX_DEPTHWISE_TAPS, Pixels, WeightsOf, pack_dense,
+    Dense, Depthwise, Element, Finish, MAX_DEPTHWISE_TAPS, Pixels, WeightsOf, Widen, pack_dense,
     pack_depthwise, packed_dense_bytes, panel_widths,
 };
 use crate::typed::Clamp;
@@ -128,8 +128,11 @@ pub(crate) fn convolution(
     if groups == g.channels && outputs == groups && groups > 1 && taps <= MAX_DEPTHWISE_TAPS {
         return depthwise(cx, g, terms, macs);
     }
-    let size = terms.element.bytes();
-    let (src, full) = g.source(cx, 0, terms.fill)?;
+    let (src, full) = match terms.element {
+        Element::F32 => g.source(cx, 0, terms.fill)?,
+        Element::Int { dtype, .. } => g.wide_source(cx, 0, widened(terms.fill, dtype))?,
+    };
+    let size = terms.element.dense_bytes();
     let (row, pixel) = (full[1] * g.channels * size, g.channels * size);
     let (row_step, column_step) = (g.dilations[0] * row, g.dilations[1] * pixel);
     let [kh, kw] = g.kernel;
@@ -171,7 +174,53 @@ struct Shape {
     taps: [(usize, usize); 2],
 }
 
+/// Steps of a window that one kernel takes: the weights of a panel then stay in the nearest cache
+/// (16 channels of 4 bytes each: 24 KiB) while all pixels go by.
+const CACHED_STEPS: usize = 384;
+/// With fewer pixels than this the weights are hardly read twice.
+const MIN_PIXELS: usize = 8;
+
+/// A part of a window: some of its runs, and of each of them some elements.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    taps: (usize, usize),
+    run: (usize, usize),
+}
+
 impl Shape {
+    /// The windows in pieces that are summed one after the other.
+    fn pieces(&self, element: Element, run: usize) -> Vec<Piece> {
+        let [(outer, _), (inner, _)] = self.taps;
+        let pixels = self.pixels.images * self.pixels.out[0] * self.pixels.out[1];
+        let all = Piece {
+            taps: (0, outer),
+            run: (0, run),
+        };
+        let small = outer * run <= CACHED_STEPS * 4 / 3;
+        if element != Element::F32 || inner > 1 || pixels < MIN_PIXELS || small {
+            return vec![all];
+        }
+        let even = |total: usize, most: usize| {
+            let count = total.div_ceil(most);
+            let size = total.div_ceil(count);
+            (0..total)
+                .step_by(size)
+                .map(move |first| (first, size.min(total - first)))
+        };
+        if run <= CACHED_STEPS {
+            let taps = even(outer, CACHED_STEPS / run);
+            taps.map(|taps| Piece { taps, ..all }).collect()
+        } else {
+            let runs = move |tap| even(run, CACHED_STEPS).map(move |run| (tap, run));
+            let each = (0..outer).flat_map(runs);
+            each.map(|(tap, run)| Piece {
+                taps: (tap, 1),
+                run,
+            })
+            .collect()
+        }
+    }
+
     fn lower(
         self,
         cx: &mut LowerCx<'_>,
@@ -185,7 +234,6 @@ impl Shape {
         }
         let widths = panel_widths(w.channels);
         let (bias, finish) = endings(cx, terms, w.groups, &widths)?;
-        let weights = cx.weights(&pack_dense(terms.element, w))?;
         let dst = cx.write(layout)?;
         let name = match (what, terms.element) {
             ("conv", Element::F32) => "conv-f32",
@@ -193,22 +241,49 @@ impl Shape {
             (_, Element::F32) => "gemm-f32",
             _ => "gemm-i8",
         };
-        let kernel = Dense {
-            name,
-            src: self.src,
-            dst,
-            weights,
-            bias,
-            element: terms.element,
-            finish,
-            pixels: self.pixels,
-            groups: w.groups,
-            group_step: self.group_step,
-            taps: self.taps,
-            run: w.run,
-            channels: w.channels,
-        };
-        push(cx, terms.element, kernel, macs)
+        let pieces = self.pieces(terms.element, w.run);
+        let [(outer, outer_step), inner] = self.taps;
+        for (index, piece) in pieces.iter().enumerate() {
+            let (Piece { taps, run }, last) = (*piece, index + 1 == pieces.len());
+            let at = |group: usize, channel: usize, tap: usize, k: usize| {
+                (w.at)(group, channel, taps.0 * inner.0 + tap, run.0 + k)
+            };
+            let part = WeightsOf {
+                taps: taps.1 * inner.0,
+                run: run.1,
+                at: &at,
+                ..*w
+            };
+            let weights = cx.weights(&pack_dense(terms.element, &part))?;
+            let open = Finish::Float(Clamp::NONE);
+            let offset = taps.0 * outer_step + run.0 * terms.element.dense_bytes();
+            let kernel = Dense {
+                name,
+                src: (self.src, offset as u32),
+                dst,
+                weights,
+                bias: (index == 0).then_some(bias),
+                element: terms.element,
+                finish: if last { finish } else { open },
+                pixels: self.pixels,
+                groups: w.groups,
+                group_step: self.group_step,
+                taps: [(taps.1, outer_step), inner],
+                run: run.1,
+                channels: w.channels,
+            };
+            let share = macs * (taps.1 * run.1) as u64 / (outer * w.run) as u64;
+            push(cx, terms.element, kernel, share)?;
+        }
+        Ok(())
+    }
+}
+
+/// A byte of this type as an integer of 16 bits.
+fn widened(byte: u8, dtype: DType) -> i16 {
+    match dtype {
+        DType::U8 => byte.into(),
+        _ => byte.cast_signed().into(),
     }
 }
 
@@ -257,8 +332,24 @@ pub(crate) fn product(
     [rows, columns, inner]: [usize; 3],
     terms: &Terms<'_>,
 ) -> Result<(), String> {
-    let src = cx.read(0, Layout::Plain)?;
-    let size = terms.element.bytes();
+    let mut src = cx.read(0, Layout::Plain)?;
+    let size = terms.element.dense_bytes();
+    if let Element::Int { dtype, .. } = terms.element {
+        let dst = cx.temporary(rows * inner * size);
+        let widen = Widen {
+            src,
+            dst,
+            dtype,
+            images: 1,
+            rows: 1,
+            row: rows * inner,
+            around: [0, 0],
+            beside: [0, 0],
+            fill: 0,
+        };
+        cx.push(widen, 0)?;
+        src = dst;
+    }
     let weight = |_: usize, column: usize, _: usize, k: usize| (terms.weight)(column, k, 0);
     let w = WeightsOf {
         groups: 1,

@@ -52,13 +52,13 @@ pub(crate) struct Blob {
 }
 
 impl Blob {
-    /// Adds a piece at a multiple of 16 bytes, unless the same is there already.
+    /// Adds a piece at the beginning of a cache line, unless the same is there already.
     pub(crate) fn add(&mut self, piece: &[u8]) -> Result<Ref, String> {
         let digest = Digest::of(piece);
         if let Some(offset) = self.known.get(&digest) {
             return Ok(Ref::Weights(*offset));
         }
-        let offset = self.bytes.len().next_multiple_of(16);
+        let offset = self.bytes.len().next_multiple_of(64);
         if offset + piece.len() > MAX_WEIGHTS_BYTES {
             return Err("the packed weights are larger than 3 GiB".into());
         }

@@ -3,7 +3,7 @@
 use super::loops::Span;
 use super::{Layout, LowerCx};
 use crate::emit::Ref;
-use crate::kernels::{Copy, Pixels};
+use crate::kernels::{Copy, Pixels, Widen};
 use crate::reference::Fitted;
 use crate::tensor::elements;
 use crate::typed::Type;
@@ -138,6 +138,41 @@ impl Geometry {
             .simplified(),
             0,
         )?;
+        Ok((dst, full))
+    }
+
+    /// The source of input `index`, of bytes, with channels last, widened to 16 bits, with padding
+    /// of `fill` around it where windows reach into it; and its size.
+    pub(crate) fn wide_source(
+        &self,
+        cx: &mut LowerCx<'_>,
+        index: usize,
+        fill: i16,
+    ) -> Result<(Ref, [usize; 2]), String> {
+        let extent = self.extent();
+        let behind = |i: usize| extent[i].saturating_sub(self.begin[i] + self.input[i]);
+        let (around, beside) = ([self.begin[0], behind(0)], [self.begin[1], behind(1)]);
+        let full = [
+            around[0] + self.input[0] + around[1],
+            beside[0] + self.input[1] + beside[1],
+        ];
+        let total = elements(&[self.images, full[0], full[1], self.channels]);
+        let bytes = total.and_then(|n| n.checked_mul(2));
+        let dtype = cx.ty(index)?.dtype;
+        let src = cx.read(index, Layout::Last)?;
+        let dst = cx.temporary(bytes.ok_or("its padded input is too large")?);
+        let widen = Widen {
+            src,
+            dst,
+            dtype,
+            images: self.images,
+            rows: self.input[0],
+            row: self.input[1] * self.channels,
+            around,
+            beside: beside.map(|n| n * self.channels),
+            fill,
+        };
+        cx.push(widen.merged(), 0)?;
         Ok((dst, full))
     }
 
