@@ -225,15 +225,8 @@ impl Dense {
                 f.set(*sum);
             }
         }
-        let (left, right) = (f.copy_of(src), f.copy_of(weights));
-        let [(outer, outer_step), (inner, inner_step)] = self.taps;
-        f.repeat(outer, |f| {
-            f.repeat(inner, |f| {
-                self.tile().run(f, r, (left, right), size);
-                f.bump(left, inner_step as i64);
-            });
-            f.bump(left, outer_step as i64 - (inner * inner_step) as i64);
-        });
+        let pointers = (f.copy_of(src), f.copy_of(weights));
+        self.tile().window(f, r, pointers, (size, self.taps));
         for (i, sums) in r.sums[..size].iter().enumerate() {
             self.finish
                 .store(f, (sums, scales), (dst, pixel(i)), used, r.scratch);

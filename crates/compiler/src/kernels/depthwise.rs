@@ -3,7 +3,7 @@
 use super::{Element, Finish, Kernel, Pixels};
 use crate::emit::{Func, Local, Ref};
 use sandpiper_core::tensor::DType;
-use wasm_encoder::Instruction as I;
+use wasm_encoder::{BlockType, Instruction as I};
 
 /// Most elements of a window: they are unrolled.
 pub(crate) const MAX_DEPTHWISE_TAPS: usize = 49;
@@ -50,6 +50,8 @@ struct Registers {
     sums: Vec<Vec<Local>>,
     right: Vec<Local>,
     left: [Local; 2],
+    address: [Local; 2],
+    never: Local,
 }
 
 impl Depthwise {
@@ -70,6 +72,8 @@ impl Depthwise {
             sums: (0..TILE).map(|_| some(vectors)).collect(),
             right: some(vectors),
             left: [some(1)[0], some(1)[0]],
+            address: [f.i32(), f.i32()],
+            never: f.never(),
         }
     }
 
@@ -79,44 +83,114 @@ impl Depthwise {
                 f.get(*bias).set(*sum);
             });
         }
-        let pixel = |i: usize| (i * self.pixels.steps[2]) as u32;
-        match self.element {
-            Element::F32 => {
-                for (t, tap) in self.taps.iter().enumerate() {
-                    f.load(weights, 16 * t as u32).set(r.right[0]);
-                    for (i, sums) in r.sums[..size].iter().enumerate() {
-                        f.get(sums[0]).load(src, tap + pixel(i)).get(r.right[0]);
-                        f.op(I::F32x4Mul).op(I::F32x4Add).set(sums[0]);
-                    }
+        // Leaving the block after each tap has the sums computed there (see `tile`).
+        f.op(I::Block(BlockType::Empty));
+        let bytes = match self.element {
+            Element::F32 | Element::Int { wide: true, .. } => 16,
+            Element::Int { wide: false, .. } => 8,
+        };
+        let (together, vectors) = match self.element {
+            Element::F32 => (1, 1),
+            Element::Int { .. } => (2, 2),
+        };
+        for (turn, taps) in self.taps.chunks(together).enumerate() {
+            for (v, right) in r.right.iter().enumerate() {
+                let offset = ((vectors * turn + v) * bytes) as u32;
+                if bytes == 16 {
+                    f.load(weights, offset);
+                } else {
+                    f.load_8_wide(weights, offset, DType::I8);
                 }
+                f.set(*right);
             }
-            Element::Int { dtype, wide } => {
-                for (pair, taps) in self.taps.chunks(2).enumerate() {
-                    let bytes = if wide { 16 } else { 8 };
-                    for (v, right) in r.right.iter().enumerate() {
-                        let offset = ((2 * pair + v) * bytes) as u32;
-                        if wide {
-                            f.load(weights, offset);
-                        } else {
-                            f.load_8_wide(weights, offset, DType::I8);
-                        }
-                        f.set(*right);
+            self.tap(f, r, src, (taps, size));
+            f.get(r.never).rarely_leave(0);
+        }
+        f.op(I::End);
+    }
+
+    /// Adds the products of one tap, or of two for integers, whose weights are at hand.
+    fn tap(&self, f: &mut Func<'_>, r: &Registers, src: Local, (taps, size): (&[u32], usize)) {
+        let pixel = |i: usize| (i * self.pixels.steps[2]) as u32;
+        // Pixels share elements of their windows. An address of its own for each tap has them read
+        // again, which is cheaper than to keep them on the stack until they are needed again.
+        for (tap, address) in taps.iter().zip(&r.address) {
+            f.get(src).int(*tap as i32).op(I::I32Add).set(*address);
+        }
+        for (i, sums) in r.sums[..size].iter().enumerate() {
+            match self.element {
+                Element::F32 => {
+                    f.load(r.address[0], pixel(i)).get(r.right[0]).get(sums[0]);
+                    f.op(I::F32x4RelaxedMadd).set(sums[0]);
+                }
+                Element::Int { dtype, .. } => {
+                    // An odd last element is paired with itself under a weight of 0.
+                    let second = r.address[taps.len() - 1];
+                    for (left, address) in r.left.iter().zip([r.address[0], second]) {
+                        f.load_8_wide(address, pixel(i), dtype).set(*left);
                     }
-                    for (i, sums) in r.sums[..size].iter().enumerate() {
-                        // An odd last element is paired with itself under a weight of 0.
-                        let second = taps.get(1).unwrap_or(&taps[0]);
-                        for (left, tap) in r.left.iter().zip([&taps[0], second]) {
-                            f.load_8_wide(src, tap + pixel(i), dtype).set(*left);
-                        }
-                        for (v, lanes) in [LOW, HIGH].into_iter().enumerate() {
-                            f.get(sums[v]).get(r.left[0]).get(r.left[1]);
-                            f.op(I::I8x16Shuffle(lanes)).get(r.right[v]);
-                            f.op(I::I32x4DotI16x8S).op(I::I32x4Add).set(sums[v]);
-                        }
+                    for (v, lanes) in [LOW, HIGH].into_iter().enumerate() {
+                        f.get(sums[v]).get(r.left[0]).get(r.left[1]);
+                        f.op(I::I8x16Shuffle(lanes)).get(r.right[v]);
+                        f.op(I::I32x4DotI16x8S).op(I::I32x4Add).set(sums[v]);
                     }
                 }
             }
         }
+    }
+}
+
+/// The pointers of a block of channels.
+#[derive(Clone, Copy)]
+struct Pointers {
+    src: Local,
+    dst: Local,
+    weights: Local,
+    bias: Local,
+    scales: Option<Local>,
+}
+
+impl Depthwise {
+    /// All channels of one row of pixels.
+    fn row(&self, f: &mut Func<'_>, r: &Registers, p: Pointers) {
+        let wide = width(self.element);
+        f.repeat(self.channels / wide, |f| self.block(f, r, p, wide));
+        if !self.channels.is_multiple_of(wide) {
+            self.block(f, r, p, self.channels % wide);
+        }
+    }
+
+    /// `used` channels of one row of pixels; moves the pointers to the next ones.
+    fn block(&self, f: &mut Func<'_>, r: &Registers, p: Pointers, used: usize) {
+        for (v, local) in r.bias.iter().enumerate() {
+            f.load(p.bias, 16 * v as u32).set(*local);
+        }
+        for (v, (scales, local)) in p.scales.iter().cycle().zip(&r.scales).enumerate() {
+            f.load(*scales, 16 * v as u32).set(*local);
+        }
+        let columns = self.pixels.out[1];
+        let pixel = self.channels * self.finish.bytes();
+        let (src, dst) = (f.copy_of(p.src), f.copy_of(p.dst));
+        let tile = |f: &mut Func<'_>, size: usize| {
+            self.tile(f, r, (src, p.weights), size);
+            for (i, sums) in r.sums[..size].iter().enumerate() {
+                let place = (dst, (i * pixel) as u32);
+                self.finish
+                    .store(f, (sums, &r.scales), place, used, r.left[0]);
+            }
+            f.bump(src, (size * self.pixels.steps[2]) as i64);
+            f.bump(dst, (size * pixel) as i64);
+        };
+        f.repeat(columns / TILE, |f| tile(f, TILE));
+        if columns % TILE > 0 {
+            tile(f, columns % TILE);
+        }
+        let wide = width(self.element);
+        f.bump(p.src, (wide * self.element.bytes()) as i64);
+        f.bump(p.dst, (wide * self.finish.bytes()) as i64);
+        f.bump(p.weights, self.block_bytes() as i64);
+        let vectors = std::iter::once(p.bias).chain(p.scales);
+        vectors.for_each(|pointer| f.bump(pointer, 4 * wide as i64));
     }
 }
 
@@ -140,54 +214,35 @@ impl Kernel for Depthwise {
         vec![self.dst]
     }
 
+    fn shares(&self) -> bool {
+        true
+    }
+
     fn emit(&self, f: &mut Func<'_>) {
-        let [first_src, first_dst, weights, bias] =
+        let [src, dst, weights, bias] =
             [self.src, self.dst, self.weights, self.bias].map(|r| f.pointer(r, 0));
         let scales = self.finish.scales().map(|s| f.pointer(s, 0));
-        let (wide, bytes) = (width(self.element), self.finish.bytes());
-        let vectors = wide / 4;
-        let pixel = self.channels * bytes;
         let [rows, columns] = self.pixels.out;
-        let block = |f: &mut Func<'_>, used: usize| {
-            let r = self.registers(f, vectors);
-            for v in 0..vectors {
-                f.load(bias, 16 * v as u32).set(r.bias[v]);
-                if let Some(scales) = scales {
-                    f.load(scales, 16 * v as u32).set(r.scales[v]);
-                }
-            }
-            let (image, dst) = (f.copy_of(first_src), f.copy_of(first_dst));
-            f.repeat(self.pixels.images, |f| {
-                let row = f.copy_of(image);
-                f.repeat(rows, |f| {
-                    let src = f.copy_of(row);
-                    let tile = |f: &mut Func<'_>, size: usize| {
-                        self.tile(f, &r, (src, weights), size);
-                        for (i, sums) in r.sums[..size].iter().enumerate() {
-                            let place = (dst, (i * pixel) as u32);
-                            self.finish
-                                .store(f, (sums, &r.scales), place, used, r.left[0]);
-                        }
-                        f.bump(src, (size * self.pixels.steps[2]) as i64);
-                        f.bump(dst, (size * pixel) as i64);
-                    };
-                    f.repeat(columns / TILE, |f| tile(f, TILE));
-                    if columns % TILE > 0 {
-                        tile(f, columns % TILE);
-                    }
-                    f.bump(row, self.pixels.steps[1] as i64);
-                });
-                f.bump(image, self.pixels.steps[0] as i64);
+        let [image_step, row_step, _] = self.pixels.steps.map(|n| n as i64);
+        let row_bytes = (columns * self.channels * self.finish.bytes()) as i64;
+        let r = self.registers(f, width(self.element) / 4);
+        f.repeat(self.pixels.images, |f| {
+            let (row, to) = (f.copy_of(src), f.copy_of(dst));
+            // Row by row, so that the rows of a window are read while they are near.
+            f.share(rows, &[(row, row_step), (to, row_bytes)], |f| {
+                let p = Pointers {
+                    src: f.copy_of(row),
+                    dst: f.copy_of(to),
+                    weights: f.copy_of(weights),
+                    bias: f.copy_of(bias),
+                    scales: scales.map(|s| f.copy_of(s)),
+                };
+                self.row(f, &r, p);
+                f.bump(row, row_step);
+                f.bump(to, row_bytes);
             });
-            f.bump(first_src, (wide * self.element.bytes()) as i64);
-            f.bump(first_dst, (wide * bytes) as i64);
-            f.bump(weights, self.block_bytes() as i64);
-            f.bump(bias, 4 * wide as i64);
-            scales.iter().for_each(|s| f.bump(*s, 4 * wide as i64));
-        };
-        f.repeat(self.channels / wide, |f| block(f, wide));
-        if !self.channels.is_multiple_of(wide) {
-            block(f, self.channels % wide);
-        }
+            f.bump(src, image_step);
+            f.bump(dst, rows as i64 * row_bytes);
+        });
     }
 }

@@ -21,6 +21,8 @@ use wasm_encoder::{BlockType, Instruction as I};
 
 /// Steps of one turn of the innermost loop.
 const UNROLL: usize = 4;
+/// A window of at most so many steps is no loop.
+const STRAIGHT: usize = 36;
 /// Vectors of sums: on x86 there are 16 registers, and more than 8 sums would not all stay there.
 const SUMS: usize = 8;
 
@@ -91,32 +93,51 @@ impl Tile {
         self.steps * self.right_bytes(width)
     }
 
-    /// Adds the products of a run to the sums of `size` pixels. `left` ends where it began, `right`
-    /// behind the weights of the run.
-    pub(crate) fn run(
+    /// Adds the products of all runs of a window to the sums of `size` pixels. `taps` are the runs:
+    /// number and bytes between them, outer and inner. `left` and `right` are overwritten.
+    pub(crate) fn window(
         &self,
         f: &mut Func<'_>,
         r: &Registers,
-        (left, right): (Local, Local),
-        size: usize,
+        pointers: (Local, Local),
+        (size, taps): (usize, [(usize, usize); 2]),
     ) {
+        let [(outer, outer_step), (inner, inner_step)] = taps;
+        if outer * inner * self.steps <= STRAIGHT {
+            let width = 4 * r.right.len();
+            f.op(I::Block(BlockType::Empty));
+            for tap in 0..outer * inner {
+                let left = tap / inner * outer_step + tap % inner * inner_step;
+                let offsets = (left, tap * self.run_bytes(width));
+                for k in 0..self.steps {
+                    self.step(f, r, pointers, size, (k, offsets));
+                    f.get(r.never).rarely_leave(0);
+                }
+            }
+            f.op(I::End);
+            return;
+        }
+        let (left, _) = pointers;
+        f.repeat(outer, |f| {
+            f.repeat(inner, |f| {
+                self.run(f, r, pointers, size);
+                f.bump(left, inner_step as i64);
+            });
+            f.bump(left, outer_step as i64 - (inner * inner_step) as i64);
+        });
+    }
+
+    /// Adds the products of a run. `left` ends where it began, `right` behind the weights of the
+    /// run.
+    fn run(&self, f: &mut Func<'_>, r: &Registers, (left, right): (Local, Local), size: usize) {
         let width = 4 * r.right.len();
         let step_bytes = self.right_bytes(width);
         f.op(I::Block(BlockType::Empty));
-        if self.steps <= UNROLL {
-            for k in 0..self.steps {
-                self.step(f, r, (left, right), size, k);
-                f.get(r.never).rarely_leave(0);
-            }
-            f.op(I::End);
-            f.bump(right, self.run_bytes(width) as i64);
-            return;
-        }
         let count = f.i32();
         f.int(self.steps as i32).set(count);
         f.op(I::Loop(BlockType::Empty));
         for k in 0..UNROLL {
-            self.step(f, r, (left, right), size, k);
+            self.step(f, r, (left, right), size, (k, (0, 0)));
             f.get(count).int(k as i32 + 1).op(I::I32Eq).rarely_leave(1);
         }
         let (left_bytes, right_bytes) = ((4 * UNROLL) as i64, (UNROLL * step_bytes) as i64);
@@ -129,16 +150,17 @@ impl Tile {
         f.bump(right, self.run_bytes(width) as i64 - turns * right_bytes);
     }
 
-    /// Step `k` of a turn: four bytes of each pixel, one float or two integers of 16 bits.
+    /// Step `k` behind these offsets: four bytes of each pixel, one float or two integers of 16
+    /// bits.
     fn step(
         &self,
         f: &mut Func<'_>,
         r: &Registers,
         (left, right): (Local, Local),
         size: usize,
-        k: usize,
+        (k, (left_offset, right_offset)): (usize, (usize, usize)),
     ) {
-        let offset = (k * self.right_bytes(4 * r.right.len())) as u32;
+        let offset = (right_offset + k * self.right_bytes(4 * r.right.len())) as u32;
         for (v, vector) in (0..).zip(&r.right) {
             match self.element {
                 Element::Int { wide: false, .. } => {
@@ -149,7 +171,7 @@ impl Tile {
             f.set(*vector);
         }
         for (i, spread) in r.left[..size].iter().enumerate() {
-            f.load_splat(left, (i * self.pixel + 4 * k) as u32)
+            f.load_splat(left, (left_offset + i * self.pixel + 4 * k) as u32)
                 .set(*spread);
             f.get(r.never).rarely(|f| {
                 f.ints(0).set(*spread);

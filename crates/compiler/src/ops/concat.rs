@@ -59,30 +59,32 @@ impl Operator for Concat {
         let node = cx.view();
         let (axis, out) = (axis(&node)?, cx.out()?);
         let size = out.dtype.size_bytes();
-        let bytes = |strides: Vec<usize>| -> Vec<i64> {
-            strides.into_iter().map(|s| (s * size) as i64).collect()
+        // Where the order of channels last is at hand it stays: no input has to be turned.
+        let last = (0..node.inputs.len()).any(|i| cx.layout(i) == Layout::Last);
+        let layout = if last { Layout::Last } else { Layout::Plain };
+        let order = layout.order(out.dims.len());
+        let bytes = |strides: &[usize]| -> Vec<i64> {
+            order.iter().map(|a| (strides[*a] * size) as i64).collect()
         };
-        let to = bytes(Layout::Plain.strides(&out.item()));
+        let strides = layout.strides(&out.item());
         let sources: Vec<_> = (0..node.inputs.len())
-            .map(|i| cx.read(i, Layout::Plain))
+            .map(|i| cx.read(i, layout))
             .collect::<Result<_, _>>()?;
-        let dst = cx.write(Layout::Plain)?;
+        let dst = cx.write(layout)?;
         let mut first = 0;
         for (index, src) in sources.into_iter().enumerate() {
             let dims = node.ty(index)?.item();
-            let from = (0, bytes(Layout::Plain.strides(&dims)));
-            let start = (first * to[axis]) as u32;
-            first += dims[axis] as i64;
-            let to = (start, to.clone());
+            let start = (first * strides[axis] * size) as u32;
+            first += dims[axis];
             cx.push(
                 Copy {
                     name: "concat",
                     src,
                     dst,
                     size,
-                    dims,
-                    from,
-                    to,
+                    dims: order.iter().map(|a| dims[*a]).collect(),
+                    from: (0, bytes(&layout.strides(&dims))),
+                    to: (start, bytes(&strides)),
                     fill: None,
                 }
                 .simplified(),
