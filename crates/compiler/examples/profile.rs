@@ -1,15 +1,19 @@
 //! Prints what each step of a model takes in the sandbox.
 //!
-//! `cargo run -p sandpiper-compiler --example profile -- FILE.onnx [ROUNDS]`
+//! `cargo run -p sandpiper-compiler --example profile -- FILE.onnx [ROUNDS [WORKERS]]`
 //!
 //! Columns: the least of the step's times in microseconds (what else the machine does only adds to
 //! it), millions of multiplications and
 //! additions, those per nanosecond, and the step. Inputs are zeros.
+//! Then a whole inference by one worker and by WORKERS, in turns.
 #![allow(clippy::print_stdout)]
 
 use anyhow::{Context, Result, ensure};
-use sandpiper_compiler::{Options, compile};
-use sandpiper_sandbox::{Origin, load_wasm};
+use sandpiper_compiler::{Compiled, Options, compile};
+use sandpiper_sandbox::{
+    Crew, Limits, LoadSpec, Native, Origin, Precompiled, Weights, host_target, load_wasm,
+    precompile,
+};
 use std::time::{Duration, Instant};
 
 fn main() -> Result<()> {
@@ -38,6 +42,7 @@ fn main() -> Result<()> {
             times.push(start.elapsed().as_secs_f64() * 1e6);
         }
     }
+    let workers: u32 = arguments.next().map_or(Ok(1), |n| n.parse())?;
     let mut total = 0.0;
     for (step, times) in compiled.report.steps.iter().zip(&mut times) {
         let least = times.iter().copied().fold(f64::INFINITY, f64::min);
@@ -56,5 +61,52 @@ fn main() -> Result<()> {
         macs as f64 / 1e6,
         macs as f64 / total / 1e3,
     );
+    if workers > 1 {
+        let made = precompile(&compiled.wasm, host_target(), Origin::OwnCompiler)?;
+        let [one, several] = together(&compiled, &made, workers, rounds)?;
+        println!(
+            "{one:9.1} by one worker, {several:.1} by {workers}: {:.2} times as fast",
+            one / several
+        );
+    }
     Ok(())
+}
+
+/// The least times of an inference by one worker and by several, in microseconds.
+fn together(
+    compiled: &Compiled,
+    made: &Precompiled,
+    workers: u32,
+    rounds: usize,
+) -> Result<[f64; 2]> {
+    let load = |workers| {
+        let spec = LoadSpec {
+            native: Native::Bytes(&made.native),
+            abi: made.abi.clone(),
+            weights: made.abi.weights.map(|_| Weights::Bytes(&compiled.weights)),
+            limits: Limits {
+                memory_bytes: made.abi.memory_bytes,
+                deadline: Duration::from_secs(60),
+            },
+        };
+        Crew::load(spec, workers)
+    };
+    let mut crews = [load(1)?, load(workers)?];
+    let inputs: Vec<Vec<u8>> = made
+        .abi
+        .inputs
+        .iter()
+        .map(|i| vec![0; i.spec.size_bytes(1)])
+        .collect();
+    let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+    let mut outputs = vec![Vec::new(); made.abi.outputs.len()];
+    let mut least = [f64::INFINITY; 2];
+    for _ in 0..rounds {
+        for (crew, least) in crews.iter_mut().zip(&mut least) {
+            let start = Instant::now();
+            crew.infer(1, &inputs, &mut outputs)?;
+            *least = least.min(start.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+    Ok(least)
 }

@@ -51,6 +51,83 @@ pub struct LoadSpec<'a> {
     pub limits: Limits,
 }
 
+/// A module that is ready to be instantiated.
+pub(crate) struct Loader<'a> {
+    engine: Engine,
+    module: Module,
+    abi: ModuleAbi,
+    weights: Option<(WeightsRegion, Weights<'a>)>,
+    limits: Limits,
+}
+
+impl<'a> Loader<'a> {
+    /// As [`Instance::load`].
+    pub(crate) fn new(spec: LoadSpec<'a>) -> Result<Self, SandboxError> {
+        let LoadSpec {
+            native,
+            abi,
+            weights,
+            limits,
+        } = spec;
+        abi.check()?;
+        if abi.memory_bytes > limits.memory_bytes {
+            return Err(SandboxError::MemoryLimit {
+                needed_bytes: abi.memory_bytes,
+                limit_bytes: limits.memory_bytes,
+            });
+        }
+        let weights = pair(abi.weights, weights)?;
+        let config = Settings::of(host_target(), abi.bounded).loading()?;
+        let engine = Engine::new(&config).map_err(engine_error)?;
+        let module = deserialise(&engine, native)?;
+        if let Some(import) = module.imports().next() {
+            let (module, name) = (import.module().to_owned(), import.name().to_owned());
+            return Err(SandboxError::Import { module, name });
+        }
+        Ok(Self {
+            engine,
+            module,
+            abi,
+            weights,
+            limits,
+        })
+    }
+
+    /// One more instance, with a memory of its own.
+    pub(crate) fn instance(&self) -> Result<Instance, SandboxError> {
+        let Exports {
+            mut store,
+            memory,
+            infer,
+            steps,
+        } = instantiate(&self.engine, &self.module, &self.abi)?;
+        let copied_weights = match self.weights {
+            Some((region, blob)) => place_weights(&mut store, memory, &self.abi, region, blob)?,
+            None => None,
+        };
+        let watchdog = if self.abi.bounded {
+            None
+        } else {
+            let failed = |source| SandboxError::System {
+                what: "starting a thread",
+                source,
+            };
+            Some(Watchdog::start(self.engine.clone()).map_err(failed)?)
+        };
+        Ok(Instance {
+            store,
+            memory,
+            infer,
+            steps,
+            abi: self.abi.clone(),
+            limits: self.limits,
+            watchdog,
+            copied_weights,
+            poisoned: false,
+        })
+    }
+}
+
 /// The optional second way to run a module: step by step, each in parts.
 struct Steps {
     step: TypedFunc<(i32, i32, i32, i32), ()>,
@@ -88,57 +165,7 @@ impl Instance {
     /// another configuration, or is damaged in a way that shows; the other variants say which part
     /// of the module, the weights or the limits does not fit.
     pub fn load(spec: LoadSpec<'_>) -> Result<Self, SandboxError> {
-        let LoadSpec {
-            native,
-            abi,
-            weights,
-            limits,
-        } = spec;
-        abi.check()?;
-        if abi.memory_bytes > limits.memory_bytes {
-            return Err(SandboxError::MemoryLimit {
-                needed_bytes: abi.memory_bytes,
-                limit_bytes: limits.memory_bytes,
-            });
-        }
-        let weights = pair(abi.weights, weights)?;
-        let config = Settings::of(host_target(), abi.bounded).loading()?;
-        let engine = Engine::new(&config).map_err(engine_error)?;
-        let module = deserialise(&engine, native)?;
-        if let Some(import) = module.imports().next() {
-            let (module, name) = (import.module().to_owned(), import.name().to_owned());
-            return Err(SandboxError::Import { module, name });
-        }
-        let Exports {
-            mut store,
-            memory,
-            infer,
-            steps,
-        } = instantiate(&engine, &module, &abi)?;
-        let copied_weights = match weights {
-            Some((region, blob)) => place_weights(&mut store, memory, &abi, region, blob)?,
-            None => None,
-        };
-        let watchdog = if abi.bounded {
-            None
-        } else {
-            let failed = |source| SandboxError::System {
-                what: "starting a thread",
-                source,
-            };
-            Some(Watchdog::start(engine).map_err(failed)?)
-        };
-        Ok(Self {
-            store,
-            memory,
-            infer,
-            steps,
-            abi,
-            limits,
-            watchdog,
-            copied_weights,
-            poisoned: false,
-        })
+        Loader::new(spec)?.instance()
     }
 
     /// The ABI it was loaded with.
@@ -161,36 +188,65 @@ impl Instance {
         inputs: &[&[u8]],
         outputs: &mut [Vec<u8>],
     ) -> Result<(), InferError> {
+        self.give(batch, inputs)?;
+        self.check_outputs(outputs)?;
+        if let Err(error) = self.call(batch) {
+            self.poisoned = error.is_fatal();
+            return Err(error);
+        }
+        self.take(batch, outputs);
+        Ok(())
+    }
+
+    pub(crate) fn check_outputs(&self, outputs: &[Vec<u8>]) -> Result<(), InferError> {
+        let (expected, actual) = (self.abi.outputs.len(), outputs.len());
+        if actual == expected {
+            return Ok(());
+        }
+        Err(InferError::WrongCount {
+            kind: "outputs",
+            expected,
+            actual,
+        })
+    }
+
+    /// Puts the inputs of a batch where the module reads them.
+    ///
+    /// # Errors
+    /// As [`Instance::infer`].
+    pub fn give(&mut self, batch: u32, inputs: &[&[u8]]) -> Result<(), InferError> {
         if self.poisoned {
             return Err(InferError::Poisoned);
         }
-        // Every slice of the memory taken below is inside it: `ModuleAbi::check` has verified this
-        // for the largest batch, and the sizes are verified here.
+        // Every slice of the memory taken here and in `take` is inside it: `ModuleAbi::check` has
+        // verified this for the largest batch, and the sizes are verified here.
         check_inputs(&self.abi, batch, inputs)?;
-        if outputs.len() != self.abi.outputs.len() {
-            let (expected, actual) = (self.abi.outputs.len(), outputs.len());
-            return Err(InferError::WrongCount {
-                kind: "outputs",
-                expected,
-                actual,
-            });
-        }
         let memory = self.memory.data_mut(&mut self.store);
         for (tensor, bytes) in self.abi.inputs.iter().zip(inputs) {
             let start = tensor.offset as usize;
             memory[start..start + bytes.len()].copy_from_slice(bytes);
         }
-        if let Err(error) = self.call(batch) {
-            self.poisoned = error.is_fatal();
-            return Err(error);
-        }
+        Ok(())
+    }
+
+    /// Fetches the outputs of a batch, which [`Instance::give`] has accepted.
+    pub fn take(&self, batch: u32, outputs: &mut [Vec<u8>]) {
         let memory = self.memory.data(&self.store);
         for (tensor, bytes) in self.abi.outputs.iter().zip(outputs) {
             let start = tensor.offset as usize;
             bytes.clear();
             bytes.extend_from_slice(&memory[start..start + tensor.spec.size_bytes(batch)]);
         }
-        Ok(())
+    }
+
+    /// Has it use these pages instead of its own, for all but the weights.
+    pub(crate) fn share(&mut self, pages: &std::fs::File) -> Result<(), SandboxError> {
+        crate::pages::share(self.memory, &self.store, &self.abi, pages)
+    }
+
+    /// Makes every later call fail.
+    pub(crate) fn poison(&mut self) {
+        self.poisoned = true;
     }
 
     fn call(&mut self, batch: u32) -> Result<(), InferError> {

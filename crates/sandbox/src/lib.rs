@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `settings` | the one engine configuration of both sides, and the key that names it |
 //! | `instance` | loading and running one module |
+//! | `crew`, `pages` | several instances over the same pages, each doing its part of a step |
 //! | `weights` | the weights file, mapped in place into the linear memory |
 //! | `limits`, `watchdog` | what a guest may take: memory and time |
 //! | [`lockdown`] | what a process gives up once its module is loaded |
@@ -19,6 +20,7 @@
 //! neither flipped bits nor malice. Only bytes whose digest was verified against a signed manifest
 //! may reach [`Instance::load`].
 
+mod crew;
 mod error;
 mod host;
 #[cfg(feature = "compile")]
@@ -28,12 +30,14 @@ mod limits;
 pub mod lockdown;
 #[cfg(feature = "compile")]
 mod once;
+mod pages;
 #[cfg(feature = "compile")]
 mod precompile;
 mod settings;
 mod watchdog;
 mod weights;
 
+pub use crew::{Crew, MAX_WORKERS};
 pub use error::{InferError, SandboxError};
 pub use host::{host_cpu_features, host_target};
 pub use instance::{Instance, LoadSpec, Native, Weights, check_inputs};

@@ -63,7 +63,7 @@ impl Copy {
 }
 
 /// Moves `bytes` consecutive bytes; leaves the pointers in place.
-fn consecutive(f: &mut Func<'_>, src: Local, dst: Local, bytes: usize) {
+pub(super) fn consecutive(f: &mut Func<'_>, src: Local, dst: Local, bytes: usize) {
     if bytes >= BULK_BYTES {
         f.get(dst).get(src).int(bytes as i32);
         f.op(I::MemoryCopy {
@@ -115,6 +115,10 @@ impl Kernel for Copy {
         vec![self.dst]
     }
 
+    fn shares(&self) -> bool {
+        self.fill.is_none()
+    }
+
     fn emit(&self, f: &mut Func<'_>) {
         if let Some((byte, bytes)) = self.fill {
             let all = f.pointer(self.dst, 0);
@@ -133,10 +137,20 @@ impl Kernel for Copy {
         } else {
             self.dims.len()
         };
+        let (dims, [x, y]) = (&self.dims[..outer], [&self.from.1, &self.to.1]);
         let strides = |all: &[i64]| all[..outer].to_vec();
-        let pointers = [(src, strides(&self.from.1)), (dst, strides(&self.to.1))];
-        f.nest(&self.dims[..outer], &pointers, &mut |f| {
-            consecutive(f, src, dst, run)
-        });
+        let pointers = [(src, strides(x)), (dst, strides(y))];
+        match dims.split_first() {
+            Some((first, inner)) if self.shares() => {
+                let pointers = pointers.map(|(p, strides)| (p, strides[1..].to_vec()));
+                let moving = [(src, x[0]), (dst, y[0])];
+                f.share(*first, &moving, |f| {
+                    f.nest(inner, &pointers, &mut |f| consecutive(f, src, dst, run));
+                    moving.iter().for_each(|(p, bytes)| f.bump(*p, *bytes));
+                });
+            }
+            None if self.shares() => f.first_part(|f| consecutive(f, src, dst, run)),
+            _ => f.nest(dims, &pointers, &mut |f| consecutive(f, src, dst, run)),
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! For a pixel and a group of channels, the window is a few runs of consecutive bytes in a source
 //! with channels last (a product of matrices is a convolution of 1x1 windows). Integers are taken
-//! from a source that [`super::Widen`] has brought to 16 bits. Channels come in panels whose
+//! from a source that [`super::Frame`] has brought to 16 bits. Channels come in panels whose
 //! weights lie together; tiles of pixels by a panel's channels stay in registers.
 
 use super::tile::{Registers, Tile, pixels_of};

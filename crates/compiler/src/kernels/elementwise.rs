@@ -224,6 +224,9 @@ impl Elementwise {
         (dst, result): (Local, Local),
         count: usize,
     ) {
+        if count == 0 {
+            return;
+        }
         self.value(f, &self.expr, pointers);
         if let Store::Quantized { dtype, zero } = self.store {
             let (low, high) = range(dtype);
@@ -256,6 +259,10 @@ impl Kernel for Elementwise {
         vec![self.dst]
     }
 
+    fn shares(&self) -> bool {
+        true
+    }
+
     fn emit(&self, f: &mut Func<'_>) {
         let pointers: Vec<Local> = self.operands.iter().map(|o| f.pointer(o.at, 0)).collect();
         let (dst, result) = (f.pointer(self.dst, 0), f.v128());
@@ -263,24 +270,36 @@ impl Kernel for Elementwise {
             return;
         };
         let bytes = |o: &Operand, i: usize| (o.strides[i] * o.dtype.size_bytes()) as i64;
-        let operands = self.operands.iter().zip(&pointers);
+        let last = outer.len();
         // The inner loop moves the operands forward; the destination simply runs on.
-        let moving: Vec<_> = operands
-            .map(|(o, p)| {
-                (
-                    *p,
-                    (0..outer.len()).map(|i| bytes(o, i)).collect::<Vec<_>>(),
-                )
-            })
-            .collect();
-        f.nest(outer, &moving, &mut |f| {
+        let row = |f: &mut Func<'_>| {
             f.repeat(inner / 4, |f| self.step(f, &pointers, (dst, result), 4));
             if inner % 4 > 0 {
                 self.step(f, &pointers, (dst, result), inner % 4);
             }
             for (pointer, operand) in pointers.iter().zip(&self.operands) {
-                f.bump(*pointer, -(inner as i64) * bytes(operand, outer.len()));
+                f.bump(*pointer, -(inner as i64) * bytes(operand, last));
             }
+        };
+        let operands = || pointers.iter().copied().zip(&self.operands);
+        let Some((&first, within)) = outer.split_first() else {
+            let each = operands().map(|(p, o)| (p, 4 * bytes(o, 0)));
+            let moving: Vec<_> = each.chain([(dst, 4 * self.out_bytes() as i64)]).collect();
+            f.share(inner / 4, &moving, |f| {
+                self.step(f, &pointers, (dst, result), 4);
+            });
+            f.last_part(|f| self.step(f, &pointers, (dst, result), inner % 4));
+            return;
+        };
+        let moving: Vec<_> = operands()
+            .map(|(p, o)| (p, (1..last).map(|i| bytes(o, i)).collect::<Vec<_>>()))
+            .collect();
+        let within_bytes = (within.iter().product::<usize>() * inner * self.out_bytes()) as i64;
+        let each = operands().map(|(p, o)| (p, bytes(o, 0)));
+        let shared: Vec<_> = each.chain([(dst, within_bytes)]).collect();
+        f.share(first, &shared, |f| {
+            f.nest(within, &moving, &mut |f| row(f));
+            operands().for_each(|(p, o)| f.bump(p, bytes(o, 0)));
         });
     }
 }

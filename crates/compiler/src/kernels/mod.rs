@@ -10,6 +10,7 @@ mod dense;
 mod depthwise;
 mod elementwise;
 mod finish;
+mod frame;
 pub(crate) mod functions;
 mod pack;
 mod pool;
@@ -18,7 +19,6 @@ mod qsoftmax;
 mod scalar;
 mod softmax;
 mod tile;
-mod widen;
 
 pub(crate) use copy::Copy;
 pub(crate) use curves::Curve;
@@ -26,13 +26,13 @@ pub(crate) use dense::Dense;
 pub(crate) use depthwise::{Depthwise, MAX_DEPTHWISE_TAPS};
 pub(crate) use elementwise::{Elementwise, Expr, Operand, Store};
 pub(crate) use finish::{Element, Finish};
+pub(crate) use frame::{Form, Frame};
 pub(crate) use pack::{WeightsOf, pack_dense, pack_depthwise, packed_dense_bytes, panel_widths};
 pub(crate) use pool::{Pool, Pooling};
 pub(crate) use product::Product;
 pub(crate) use qsoftmax::QSoftmax;
 pub(crate) use scalar::{Bin, Ex, Scalar, Ty, Un, index};
 pub(crate) use softmax::Softmax;
-pub(crate) use widen::Widen;
 
 use crate::emit::{Func, Ref};
 

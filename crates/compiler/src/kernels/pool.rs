@@ -247,6 +247,10 @@ impl Kernel for Pool {
         vec![self.dst]
     }
 
+    fn shares(&self) -> bool {
+        true
+    }
+
     fn emit(&self, f: &mut Func<'_>) {
         let l = Locals {
             src: f.pointer(self.src, 0),
@@ -260,9 +264,12 @@ impl Kernel for Pool {
         };
         let pixel = self.channels * self.dtype.size_bytes();
         let image = self.input[0] * self.input[1] * pixel;
+        let row_bytes = (self.out[1] * self.channels * self.out_bytes()) as i64;
         f.repeat(self.images, |f| {
             f.int(-(self.begin[0] as i32)).set(l.first[0]);
-            f.repeat(self.out[0], |f| {
+            let dst = f.copy_of(l.dst);
+            let moving = [(l.first[0], self.strides[0] as i64), (l.dst, row_bytes)];
+            f.share(self.out[0], &moving, |f| {
                 f.int(-(self.begin[1] as i32)).set(l.first[1]);
                 f.repeat(self.out[1], |f| {
                     f.repeat(self.channels / 4, |f| self.vector(f, &l, 4));
@@ -274,6 +281,8 @@ impl Kernel for Pool {
                 });
                 f.bump(l.first[0], self.strides[0] as i64);
             });
+            f.get(dst).set(l.dst);
+            f.bump(l.dst, self.out[0] as i64 * row_bytes);
             f.bump(l.src, image as i64);
         });
     }

@@ -54,8 +54,8 @@ impl Product {
             for (i, sums) in sums.iter().enumerate() {
                 f.load_splat(l, (4 * i * inner) as u32).set(spread);
                 for (sum, vector) in sums.iter().zip(&row) {
-                    f.get(*sum).get(spread).get(*vector);
-                    f.op(I::F32x4Mul).op(I::F32x4Add).set(*sum);
+                    f.get(spread).get(*vector).get(*sum);
+                    f.op(I::F32x4RelaxedMadd).set(*sum);
                 }
             }
             f.bump(l, 4);
@@ -98,6 +98,10 @@ impl Kernel for Product {
         vec![self.dst]
     }
 
+    fn shares(&self) -> bool {
+        true
+    }
+
     fn emit(&self, f: &mut Func<'_>) {
         let [rows, columns, inner] = self.sizes;
         let places = [self.sources[0], self.sources[1], self.dst].map(|r| f.pointer(r, 0));
@@ -109,13 +113,14 @@ impl Kernel for Product {
             .collect();
         f.nest(&self.outer, &moving, &mut |f| {
             let [left, right, dst] = places.map(|p| f.copy_of(p));
-            f.repeat(rows / ROWS, |f| {
+            let moving = [(left, 4 * ROWS * inner), (dst, 4 * ROWS * columns)];
+            let moving = moving.map(|(p, bytes)| (p, bytes as i64));
+            f.share(rows / ROWS, &moving, |f| {
                 self.rows(f, [left, right, dst], ROWS);
-                f.bump(left, (4 * ROWS * inner) as i64);
-                f.bump(dst, (4 * ROWS * columns) as i64);
+                moving.iter().for_each(|(p, bytes)| f.bump(*p, *bytes));
             });
             if !rows.is_multiple_of(ROWS) {
-                self.rows(f, [left, right, dst], rows % ROWS);
+                f.last_part(|f| self.rows(f, [left, right, dst], rows % ROWS));
             }
         });
     }

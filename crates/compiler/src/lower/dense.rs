@@ -4,8 +4,8 @@ use super::window::Geometry;
 use super::{Layout, LowerCx};
 use crate::emit::{Ref, range};
 use crate::kernels::{
-    Dense, Depthwise, Element, Finish, MAX_DEPTHWISE_TAPS, Pixels, WeightsOf, Widen, pack_dense,
-    pack_depthwise, packed_dense_bytes, panel_widths,
+    Dense, Depthwise, Element, Finish, Form, Frame, MAX_DEPTHWISE_TAPS, Pixels, WeightsOf,
+    pack_dense, pack_depthwise, packed_dense_bytes, panel_widths,
 };
 use crate::typed::Clamp;
 use sandpiper_core::tensor::DType;
@@ -130,7 +130,10 @@ pub(crate) fn convolution(
     }
     let (src, full) = match terms.element {
         Element::F32 => g.source(cx, 0, terms.fill)?,
-        Element::Int { dtype, .. } => g.wide_source(cx, 0, widened(terms.fill, dtype))?,
+        Element::Int { dtype, .. } => {
+            let fill = widened(terms.fill, dtype);
+            g.framed(cx, 0, ("widen", Form::Widened(dtype), fill))?
+        }
     };
     let size = terms.element.dense_bytes();
     let (row, pixel) = (full[1] * g.channels * size, g.channels * size);
@@ -279,12 +282,13 @@ impl Shape {
     }
 }
 
-/// A byte of this type as an integer of 16 bits.
-fn widened(byte: u8, dtype: DType) -> i16 {
-    match dtype {
-        DType::U8 => byte.into(),
-        _ => byte.cast_signed().into(),
-    }
+/// Twice a byte of this type as an integer of 16 bits.
+fn widened(byte: u8, dtype: DType) -> u32 {
+    let wide = match dtype {
+        DType::U8 => u16::from(byte),
+        _ => i16::from(byte.cast_signed()).cast_unsigned(),
+    };
+    u32::from(wide) | u32::from(wide) << 16
 }
 
 fn depthwise(
@@ -336,10 +340,11 @@ pub(crate) fn product(
     let size = terms.element.dense_bytes();
     if let Element::Int { dtype, .. } = terms.element {
         let dst = cx.temporary(rows * inner * size);
-        let widen = Widen {
+        let widen = Frame {
+            name: "widen",
             src,
             dst,
-            dtype,
+            form: Form::Widened(dtype),
             images: 1,
             rows: 1,
             row: rows * inner,

@@ -3,7 +3,7 @@
 use super::loops::Span;
 use super::{Layout, LowerCx};
 use crate::emit::Ref;
-use crate::kernels::{Copy, Pixels, Widen};
+use crate::kernels::{Copy, Form, Frame, Pixels};
 use crate::reference::Fitted;
 use crate::tensor::elements;
 use crate::typed::Type;
@@ -110,6 +110,10 @@ impl Geometry {
         let total = elements(&[self.images, full[0], full[1], self.channels]);
         let bytes = total.ok_or("its padded input is too large")? * size;
         let from = cx.layout(index);
+        if from == Layout::Last || self.channels == 1 {
+            let fill = u32::from_le_bytes([fill; 4]);
+            return self.framed(cx, index, ("pad", Form::Same(size), fill));
+        }
         let src = cx.read(index, from)?;
         let dst = cx.temporary(bytes);
         let (c, [h, w]) = (self.channels, self.input);
@@ -141,13 +145,13 @@ impl Geometry {
         Ok((dst, full))
     }
 
-    /// The source of input `index`, of bytes, with channels last, widened to 16 bits, with padding
-    /// of `fill` around it where windows reach into it; and its size.
-    pub(crate) fn wide_source(
+    /// The source of input `index` with channels last, in this form, with padding around it where
+    /// windows reach into it; and its size. `fill`: four bytes of padding.
+    pub(crate) fn framed(
         &self,
         cx: &mut LowerCx<'_>,
         index: usize,
-        fill: i16,
+        (name, form, fill): (&'static str, Form, u32),
     ) -> Result<(Ref, [usize; 2]), String> {
         let extent = self.extent();
         let behind = |i: usize| extent[i].saturating_sub(self.begin[i] + self.input[i]);
@@ -157,14 +161,18 @@ impl Geometry {
             beside[0] + self.input[1] + beside[1],
         ];
         let total = elements(&[self.images, full[0], full[1], self.channels]);
-        let bytes = total.and_then(|n| n.checked_mul(2));
-        let dtype = cx.ty(index)?.dtype;
+        let size = match form {
+            Form::Same(size) => size,
+            Form::Widened(_) => 2,
+        };
+        let bytes = total.and_then(|n| n.checked_mul(size));
         let src = cx.read(index, Layout::Last)?;
         let dst = cx.temporary(bytes.ok_or("its padded input is too large")?);
-        let widen = Widen {
+        let frame = Frame {
+            name,
             src,
             dst,
-            dtype,
+            form,
             images: self.images,
             rows: self.input[0],
             row: self.input[1] * self.channels,
@@ -172,7 +180,7 @@ impl Geometry {
             beside: beside.map(|n| n * self.channels),
             fill,
         };
-        cx.push(widen.merged(), 0)?;
+        cx.push(frame, 0)?;
         Ok((dst, full))
     }
 

@@ -4,7 +4,7 @@
 use sandpiper_compiler::tensor::Data;
 use sandpiper_compiler::{Compiled, Options, Tensor, compile, evaluate};
 use sandpiper_core::tensor::DType;
-use sandpiper_sandbox::{Origin, run_once};
+use sandpiper_sandbox::{Instance, Origin, load_wasm};
 use std::collections::BTreeMap;
 
 /// Tensors by name.
@@ -44,7 +44,22 @@ pub fn tensor(dtype: DType, dims: Vec<usize>, bytes: &[u8]) -> Tensor {
     Tensor::new(dims, data).unwrap()
 }
 
-/// Runs a module.
+/// The same inference step by step, each step in three parts, the last of them first: the result
+/// must be the same to the bit.
+fn in_parts(instance: &mut Instance, batch: u32, expected: &[Vec<u8>]) {
+    for item in 0..batch {
+        for step in 0..instance.steps() {
+            for part in (0..3).rev() {
+                instance.step(step, item, (part, 3)).unwrap();
+            }
+        }
+    }
+    let mut outputs = vec![Vec::new(); expected.len()];
+    instance.take(batch, &mut outputs);
+    assert_eq!(outputs, expected, "parts of steps do something else");
+}
+
+/// Runs a module, and runs it again in parts.
 pub fn run(compiled: &Compiled, batch: u32, inputs: &Tensors) -> Tensors {
     let given: Vec<Vec<u8>> = compiled
         .abi
@@ -53,8 +68,11 @@ pub fn run(compiled: &Compiled, batch: u32, inputs: &Tensors) -> Tensors {
         .map(|i| inputs[&i.spec.name].to_bytes())
         .collect();
     let given: Vec<&[u8]> = given.iter().map(Vec::as_slice).collect();
-    let origin = Origin::OwnCompiler;
-    let outputs = run_once(&compiled.wasm, &compiled.weights, origin, batch, &given).unwrap();
+    let (origin, deadline) = (Origin::OwnCompiler, std::time::Duration::from_secs(60));
+    let mut instance = load_wasm(&compiled.wasm, &compiled.weights, origin, deadline).unwrap();
+    let mut outputs = vec![Vec::new(); compiled.abi.outputs.len()];
+    instance.infer(batch, &given, &mut outputs).unwrap();
+    in_parts(&mut instance, batch, &outputs);
     let named = compiled
         .abi
         .outputs

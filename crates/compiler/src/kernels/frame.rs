@@ -1,0 +1,156 @@
+//! Images with padding around, and bytes brought to 16 bits: what windows go over.
+
+use super::Kernel;
+use super::copy::consecutive;
+use crate::emit::{Func, Local, Ref, at};
+use sandpiper_core::tensor::DType;
+use wasm_encoder::Instruction as I;
+
+/// What becomes of an element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Elements of so many bytes stay as they are.
+    Same(usize),
+    /// Bytes of this type become integers of 16 bits, as [`super::Dense`] reads them.
+    Widened(DType),
+}
+
+impl Form {
+    /// Bytes of an element before and after.
+    fn bytes(self) -> (usize, usize) {
+        match self {
+            Self::Same(size) => (size, size),
+            Self::Widened(_) => (1, 2),
+        }
+    }
+}
+
+/// Copies images, row by row, into the middle of larger ones.
+#[derive(Debug, Clone)]
+pub(crate) struct Frame {
+    /// Name for reports.
+    pub(crate) name: &'static str,
+    /// Source, dense.
+    pub(crate) src: Ref,
+    /// Result, dense.
+    pub(crate) dst: Ref,
+    /// What becomes of an element.
+    pub(crate) form: Form,
+    /// Number of images.
+    pub(crate) images: usize,
+    /// Rows of an image.
+    pub(crate) rows: usize,
+    /// Elements of a row.
+    pub(crate) row: usize,
+    /// Rows of padding above and below.
+    pub(crate) around: [usize; 2],
+    /// Elements of padding before and behind each row.
+    pub(crate) beside: [usize; 2],
+    /// Four bytes of padding: one element or several.
+    pub(crate) fill: u32,
+}
+
+impl Frame {
+    fn padded(&self) -> bool {
+        self.around != [0, 0] || self.beside != [0, 0]
+    }
+
+    /// Stores so many bytes of padding, and moves the pointer behind them.
+    fn pad(f: &mut Func<'_>, (dst, fill): (Local, Local), bytes: usize) {
+        f.repeat(bytes / 16, |f| {
+            f.get(dst).get(fill).op(I::V128Store(at(0)));
+            f.bump(dst, 16);
+        });
+        f.store_bytes(dst, 0, fill, bytes % 16);
+        f.bump(dst, (bytes % 16) as i64);
+    }
+
+    /// Brings over `count` elements, and moves the pointers behind them.
+    fn take(&self, f: &mut Func<'_>, (src, dst, wide): (Local, Local, Local), count: usize) {
+        let (from, to) = self.form.bytes();
+        let Form::Widened(dtype) = self.form else {
+            consecutive(f, src, dst, count * from);
+            f.bump(src, (count * from) as i64);
+            f.bump(dst, (count * to) as i64);
+            return;
+        };
+        let some = |f: &mut Func<'_>, count: usize| {
+            for first in (0..count).step_by(8) {
+                f.load_8_wide(src, first as u32, dtype).set(wide);
+                let bytes = 2 * (count - first).min(8);
+                f.store_bytes(dst, 2 * first as u32, wide, bytes);
+            }
+            f.bump(src, count as i64);
+            f.bump(dst, 2 * count as i64);
+        };
+        f.repeat(count / BLOCK, |f| some(f, BLOCK));
+        some(f, count % BLOCK);
+    }
+
+    /// All elements without padding.
+    fn whole(&self, f: &mut Func<'_>, (src, dst, wide): (Local, Local, Local)) {
+        let count = self.images * self.rows * self.row;
+        let (from, to) = self.form.bytes();
+        let moving = [(src, (BLOCK * from) as i64), (dst, (BLOCK * to) as i64)];
+        f.share(count / BLOCK, &moving, |f| {
+            self.take(f, (src, dst, wide), BLOCK);
+        });
+        f.last_part(|f| self.take(f, (src, dst, wide), count % BLOCK));
+    }
+}
+
+/// Elements that are widened in one turn.
+const BLOCK: usize = 16;
+
+impl Kernel for Frame {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn reads(&self) -> Vec<Ref> {
+        vec![self.src]
+    }
+
+    fn writes(&self) -> Vec<Ref> {
+        vec![self.dst]
+    }
+
+    fn shares(&self) -> bool {
+        true
+    }
+
+    fn emit(&self, f: &mut Func<'_>) {
+        let (src, dst) = (f.pointer(self.src, 0), f.pointer(self.dst, 0));
+        let (fill, wide) = (f.v128(), f.v128());
+        if !self.padded() {
+            self.whole(f, (src, dst, wide));
+            return;
+        }
+        f.ints(self.fill.cast_signed()).set(fill);
+        let (from, to) = self.form.bytes();
+        let (row, beside) = (self.row, self.beside.map(|n| n * to));
+        let full = beside[0] + row * to + beside[1];
+        let around = self.around.map(|n| n * full);
+        f.repeat(self.images, |f| {
+            f.first_part(|f| {
+                let dst = f.copy_of(dst);
+                Self::pad(f, (dst, fill), around[0]);
+            });
+            f.bump(dst, around[0] as i64);
+            let (x, y) = (f.copy_of(src), f.copy_of(dst));
+            let moving = [(x, (row * from) as i64), (y, full as i64)];
+            f.share(self.rows, &moving, |f| {
+                Self::pad(f, (y, fill), beside[0]);
+                self.take(f, (x, y, wide), row);
+                Self::pad(f, (y, fill), beside[1]);
+            });
+            f.bump(src, (self.rows * row * from) as i64);
+            f.bump(dst, (self.rows * full) as i64);
+            f.last_part(|f| {
+                let dst = f.copy_of(dst);
+                Self::pad(f, (dst, fill), around[1]);
+            });
+            f.bump(dst, around[1] as i64);
+        });
+    }
+}
