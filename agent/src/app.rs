@@ -111,12 +111,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // agent always speak the same protocol.
     let exe = "/proc/self/exe".into();
     let fetcher = Fetcher::new(depot.clone(), channel, answers, Patience::default());
+    let launcher = Arc::new(ProcessLauncher {
+        exe,
+        workers: config.workers,
+    });
     let driver = Driver {
         config,
         machine,
         depot,
         fetcher,
-        launcher: Arc::new(ProcessLauncher { exe }),
+        launcher,
         routes,
         ring,
         accountant,

@@ -20,6 +20,8 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct ProcessLauncher {
     /// The agent's own program.
     pub exe: PathBuf,
+    /// Cores that one inference uses.
+    pub workers: u32,
 }
 
 struct Process(Runner);
@@ -82,6 +84,7 @@ impl Launcher for ProcessLauncher {
                 weights: spec.weights,
                 abi: spec.abi,
                 limits,
+                workers: self.workers,
                 queue: QUEUE,
                 load_timeout: LOAD_TIMEOUT,
             })

@@ -4,6 +4,7 @@ mod raw;
 
 use raw::{RawConfig, RawEmulate};
 use sandpiper_core::tensor::DType;
+use sandpiper_sandbox::MAX_WORKERS;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Largest request body in bytes.
     pub max_body_bytes: usize,
+    /// Cores that one inference uses.
+    pub workers: u32,
     /// Roots of the kernel's file systems.
     pub roots: Roots,
     /// What to claim instead of what the machine is.
@@ -144,6 +147,13 @@ impl Config {
             1024,
             1 << 30,
         );
+        let workers = number(
+            "serve.workers",
+            raw.serve.workers,
+            1,
+            1,
+            i64::from(MAX_WORKERS),
+        );
         let window = number("telemetry.window_s", raw.telemetry.window_s, 30, 1, 3600);
         let poll = number("power.poll_s", raw.power.poll_s, 10, 1, 600);
         let emulate = raw.emulate.map(|e| check_emulate(e, &mut mistakes));
@@ -152,6 +162,7 @@ impl Config {
                 state_dir,
                 listen,
                 max_body_bytes: usize::try_from(body).unwrap_or(usize::MAX),
+                workers: u32::try_from(workers).unwrap_or(1),
                 roots,
                 emulate,
                 window: Duration::from_secs(window),

@@ -21,6 +21,7 @@ pub(super) struct RawConfig {
 pub(super) struct RawServe {
     pub(super) listen: Option<String>,
     pub(super) max_body_bytes: Option<i64>,
+    pub(super) workers: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,4 +1,5 @@
-//! The runner's side: one thread, one module, blocking reads.
+//! The runner's side: one module, one thread with blocking reads, and, where the agent says so,
+//! workers that wait for it.
 //!
 //! It has to be entered before the program starts threads or an asynchronous runtime, since it
 //! forbids new ones.
@@ -8,7 +9,7 @@ use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 use sandpiper_core::abi::ModuleAbi;
 use sandpiper_sandbox::lockdown::{LockSpec, lock};
-use sandpiper_sandbox::{InferError, Instance, Limits, LoadSpec, Native, SandboxError, Weights};
+use sandpiper_sandbox::{Crew, InferError, Limits, LoadSpec, Native, SandboxError, Weights};
 use std::fs::File;
 use std::io::{self, BufReader, Write as _};
 use std::os::fd::AsFd as _;
@@ -64,8 +65,8 @@ fn serve() -> io::Result<ExitCode> {
     };
     let begun = Instant::now();
     let yields_memory = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
-    let instance = match load_module(&load) {
-        Ok(instance) => instance,
+    let crew = match load_module(&load) {
+        Ok(crew) => crew,
         Err(error) => {
             let refused = Refused {
                 reason: chain(&error),
@@ -82,7 +83,7 @@ fn serve() -> io::Result<ExitCode> {
     };
     lockdown.insert("first_out_of_memory".into(), outcome);
     output.write_all(&protocol::json(Kind::Ready, &Ready { lockdown, load_us })?)?;
-    answer_all(instance, &mut input, &mut output, &mut body)
+    answer_all(crew, &mut input, &mut output, &mut body)
 }
 
 /// Closes what the agent, or whoever started the agent, has left open by mistake. The standard
@@ -100,8 +101,8 @@ fn close_inherited_files() {
     }
 }
 
-fn load_module(load: &Load) -> Result<Instance, SandboxError> {
-    Instance::load(LoadSpec {
+fn load_module(load: &Load) -> Result<Crew, SandboxError> {
+    let spec = LoadSpec {
         native: Native::File(&load.native),
         abi: load.abi.clone(),
         weights: load.weights.as_deref().map(Weights::File),
@@ -109,7 +110,8 @@ fn load_module(load: &Load) -> Result<Instance, SandboxError> {
             memory_bytes: load.memory_bytes,
             deadline: Duration::from_micros(load.deadline_us),
         },
-    })
+    };
+    Crew::load(spec, load.workers)
 }
 
 /// A request is held once; an answer as tensors and as a frame, each of which may double while it
@@ -122,13 +124,13 @@ fn lock_spec(abi: &ModuleAbi) -> LockSpec {
 }
 
 fn answer_all(
-    mut instance: Instance,
+    mut crew: Crew,
     input: &mut BufReader<File>,
     output: &mut File,
     body: &mut Vec<u8>,
 ) -> io::Result<ExitCode> {
-    let max_bytes = protocol::max_infer_bytes(instance.abi());
-    let mut outputs = vec![Vec::new(); instance.abi().outputs.len()];
+    let max_bytes = protocol::max_infer_bytes(crew.abi());
+    let mut outputs = vec![Vec::new(); crew.abi().outputs.len()];
     let mut frame = Vec::new();
     loop {
         match protocol::read(input, body, max_bytes)? {
@@ -136,7 +138,7 @@ fn answer_all(
             Some(Kind::Infer) => {}
             Some(other) => return Err(unexpected(other)),
         }
-        match answer(&mut instance, body, &mut outputs, &mut frame) {
+        match answer(&mut crew, body, &mut outputs, &mut frame) {
             Ok(()) => output.write_all(&frame)?,
             Err(error) => {
                 let fatal = error.is_fatal();
@@ -151,29 +153,25 @@ fn answer_all(
 
 /// Runs the batch in `body`; leaves a `Done` frame in `frame`.
 fn answer(
-    instance: &mut Instance,
+    crew: &mut Crew,
     body: &[u8],
     outputs: &mut [Vec<u8>],
     frame: &mut Vec<u8>,
 ) -> Result<(), InferError> {
     // A body that is too short has no batch: 0 is refused below with the right message.
     let (batch, tensors) = protocol::take_u32(body).unwrap_or_default();
-    let max = instance.abi().max_batch;
+    let max = crew.abi().max_batch;
     if batch == 0 || batch > max {
         return Err(InferError::BadBatch { batch, max });
     }
-    let lengths = instance
-        .abi()
-        .inputs
-        .iter()
-        .map(|t| t.spec.size_bytes(batch));
+    let lengths = crew.abi().inputs.iter().map(|t| t.spec.size_bytes(batch));
     let inputs = protocol::split(tensors, lengths).ok_or_else(|| InferError::WrongSize {
         tensor: "all together".into(),
-        expected_bytes: instance.abi().input_bytes(batch),
+        expected_bytes: crew.abi().input_bytes(batch),
         actual_bytes: tensors.len(),
     })?;
     let (begun, cpu_begun) = (Instant::now(), cpu_us());
-    instance.infer(batch, &inputs, outputs)?;
+    crew.infer(batch, &inputs, outputs)?;
     let latency_us = begun.elapsed().as_micros();
     let cpu_us = cpu_us().saturating_sub(cpu_begun);
 
@@ -189,9 +187,9 @@ fn answer(
     })
 }
 
-/// CPU time of this thread in microseconds.
+/// CPU time of all threads in microseconds.
 fn cpu_us() -> u64 {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
+    let now = clock_gettime(ClockId::ProcessCPUTime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
 }

@@ -33,6 +33,8 @@ pub struct RunnerSpec {
     pub abi: ModuleAbi,
     /// Memory and time of the module. The time counts from when a request is handed to the process.
     pub limits: Limits,
+    /// Cores that one inference uses, if the module can.
+    pub workers: u32,
     /// Requests that may wait, at least 1; more are told [`RunnerError::Busy`].
     pub queue: usize,
     /// How long the process may take to be ready: it reads code from a slow card.
@@ -220,6 +222,7 @@ fn load_body(spec: &RunnerSpec) -> io::Result<Load> {
         weights: spec.weights.as_deref().map(absolute).transpose()?,
         memory_bytes: spec.limits.memory_bytes,
         deadline_us: u64::try_from(spec.limits.deadline.as_micros()).unwrap_or(u64::MAX),
+        workers: spec.workers,
     })
 }
 

@@ -75,6 +75,8 @@ pub(super) struct Load {
     pub(super) memory_bytes: u64,
     /// Longest time one call may take, in microseconds.
     pub(super) deadline_us: u64,
+    /// Threads that work on one call, if the module can be run so.
+    pub(super) workers: u32,
 }
 
 /// Body of `Ready`.

@@ -5,4 +5,5 @@
 mod common;
 mod hostile;
 mod served;
+mod workers;
 mod workshop;

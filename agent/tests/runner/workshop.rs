@@ -45,6 +45,7 @@ impl Workshop {
                 memory_bytes: made.abi.memory_bytes,
                 deadline: common::PATIENT,
             },
+            workers: 1,
             abi: made.abi,
             queue: 8,
             load_timeout: common::PATIENT,
