@@ -11,10 +11,13 @@ mod depthwise;
 mod elementwise;
 mod finish;
 pub(crate) mod functions;
+mod normalize;
 mod pack;
 mod pool;
 mod product;
 mod qsoftmax;
+mod reduce;
+mod rows;
 mod scalar;
 mod softmax;
 
@@ -24,10 +27,12 @@ pub(crate) use dense::Dense;
 pub(crate) use depthwise::{Depthwise, MAX_DEPTHWISE_TAPS};
 pub(crate) use elementwise::{Elementwise, Expr, Operand, Store};
 pub(crate) use finish::{Element, Finish};
+pub(crate) use normalize::{Affine, Normalize};
 pub(crate) use pack::{WeightsOf, pack_dense, pack_depthwise, packed_dense_bytes, panel_widths};
 pub(crate) use pool::{Pool, Pooling};
 pub(crate) use product::Product;
 pub(crate) use qsoftmax::QSoftmax;
+pub(crate) use reduce::{Reduce, Reduction};
 pub(crate) use scalar::{Bin, Ex, Scalar, Ty, Un, index};
 pub(crate) use softmax::Softmax;
 

@@ -1,8 +1,9 @@
-//! Reduce*: sums, means, products, norms, extremes along axes.
+//! Reduce*: sums, means, products, norms, extremes along axes. What is common has a kernel where the
+//! axes that go lie next to each other.
 
 use super::MIXES;
 use super::{Call, Operator};
-use crate::kernels::{Ex, Scalar, Ty, Un, functions, index};
+use crate::kernels::{self, Ex, Reduction, Scalar, Ty, Un, functions, index};
 use crate::lower::{Layout, LowerCx};
 use crate::onnx::Attrs;
 use crate::reference::axis_of;
@@ -163,6 +164,72 @@ impl Reduce {
     }
 }
 
+/// Extents before, of and after the dimensions that go, if these lie next to each other and there are
+/// any; dimensions of 1 do not count.
+fn three(dims: &[usize], gone: &[bool]) -> Option<[usize; 3]> {
+    let mut three = [1; 3];
+    let mut part = 0;
+    for (n, gone) in dims.iter().zip(gone).filter(|(n, _)| **n != 1) {
+        part = match (part, gone) {
+            (0, false) => 0,
+            (0 | 1, true) => 1,
+            (1 | 2, false) => 2,
+            _ => return None,
+        };
+        three[part] *= n;
+    }
+    (part > 0).then_some(three)
+}
+
+impl Reduce {
+    /// What the kernel calls it.
+    fn reduction(&self) -> Option<Reduction> {
+        Some(match self.kind {
+            Kind::Sum => Reduction::Sum,
+            Kind::Mean => Reduction::Mean,
+            Kind::Least => Reduction::Least,
+            Kind::Greatest => Reduction::Greatest,
+            Kind::L1 => Reduction::L1,
+            Kind::L2 => Reduction::L2,
+            Kind::Squares => Reduction::Squares,
+            Kind::Product | Kind::LogSum | Kind::LogSumExp => return None,
+        })
+    }
+
+    /// Adds the kernel if there is one for this node.
+    fn by_kernel(&self, cx: &mut LowerCx<'_>) -> Result<bool, String> {
+        let node = cx.view();
+        let (gone, ty, keep) = (of_node(&node)?, node.ty(0)?, keeps(&node.attrs()));
+        let Some(reduction) = self.reduction().filter(|_| ty.dtype == DType::F32) else {
+            return Ok(false);
+        };
+        let ordered = |layout: Layout| -> Option<[usize; 3]> {
+            let order = layout.order(gone.len());
+            let dims: Vec<usize> = order.iter().map(|a| ty.item()[*a]).collect();
+            let going: Vec<bool> = order.iter().map(|a| gone[*a]).collect();
+            let staying = order.iter().filter(|a| !gone[**a]);
+            (keep || staying.is_sorted()).then(|| three(&dims, &going))?
+        };
+        let at_hand = cx.layout(0);
+        let layouts = [at_hand, Layout::Plain];
+        let Some((layout, dims)) = layouts.into_iter().find_map(|l| Some((l, ordered(l)?))) else {
+            return Ok(false);
+        };
+        let src = cx.read(0, layout)?;
+        // Without the dimensions that go, what stays is in order.
+        let dst = cx.write(if keep { layout } else { Layout::Plain })?;
+        let kernel = kernels::Reduce {
+            name: self.name,
+            src,
+            dst,
+            reduction,
+            dims,
+        };
+        cx.push(kernel, 0)?;
+        Ok(true)
+    }
+}
+
 impl Operator for Reduce {
     fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
         let ty = node.ty(0)?;
@@ -200,6 +267,9 @@ impl Operator for Reduce {
     }
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        if self.by_kernel(cx)? {
+            return Ok(());
+        }
         let node = cx.view();
         let (gone, ty) = (of_node(&node)?, node.ty(0)?);
         let (dims, dtype) = (ty.item(), ty.dtype);
