@@ -210,3 +210,169 @@ fn groups_that_lie_together_are_normalised_by_vectors() {
         agree(&model, 1, &[("x".to_owned(), x)].into(), FLOATS);
     }
 }
+
+#[test]
+fn recurrences_with_constant_weights() {
+    let mut dice = Dice(15);
+    let text = |t: &str| Attribute::Text(t.into());
+    for hidden in [1, 4, 7, 16] {
+        for (operator, gates) in [("RNN", 1), ("GRU", 3), ("LSTM", 4)] {
+            for (variant, (direction, d)) in [("forward", 1), ("reverse", 1), ("bidirectional", 2)]
+                .into_iter()
+                .enumerate()
+            {
+                let (steps, batch, inputs) = (5, 2, 3);
+                let layout = (variant % 2) as i64;
+                let first = |a: usize, b: usize| if layout == 1 { [b, a] } else { [a, b] };
+                let [a, b] = first(steps, batch);
+                let x = dice.floats(&[a, b, inputs]);
+                let [a, b] = first(d, batch);
+                let start = [dice.floats(&[a, b, hidden]), dice.floats(&[a, b, hidden])];
+                let constants = [
+                    dice.floats(&[d, gates * hidden, inputs]),
+                    dice.floats(&[d, gates * hidden, hidden]),
+                    dice.floats(&[d, 2 * gates * hidden]),
+                ];
+                let mut model = ModelBuilder::new(14)
+                    .input(
+                        "x",
+                        DType::F32,
+                        &x.dims().iter().map(|n| Some(*n as u32)).collect::<Vec<_>>(),
+                    )
+                    .input(
+                        "h",
+                        DType::F32,
+                        &[Some(a as u32), Some(b as u32), Some(hidden as u32)],
+                    )
+                    .constant("w", &constants[0])
+                    .constant("r", &constants[1])
+                    .constant("b", &constants[2])
+                    .constant("c", &start[1])
+                    .constant("p", &dice.floats(&[d, 3 * hidden]));
+                let how = [
+                    ("hidden_size", Attribute::Int(hidden as i64)),
+                    ("direction", text(direction)),
+                    ("layout", Attribute::Int(layout)),
+                    ("linear_before_reset", Attribute::Int(layout)),
+                    ("clip", Attribute::Float(0.8)),
+                ];
+                let peeps = if variant == 2 { "p" } else { "" };
+                let all = [
+                    "x",
+                    "w",
+                    "r",
+                    if variant == 1 { "" } else { "b" },
+                    "",
+                    "h",
+                    "c",
+                    peeps,
+                ];
+                let (from, to): (&[&str], &[&str]) = match operator {
+                    "LSTM" => (&all, &["y", "y_h", "y_c"]),
+                    _ => (&all[..6], &["y", "y_h"]),
+                };
+                model = model.node(operator, from, to, how);
+                for name in to {
+                    model = model.output(name);
+                }
+                let given = [("x".to_owned(), x), ("h".to_owned(), start[0].clone())].into();
+                let compiled = agree(&model.finish(), 1, &given, FLOATS);
+                assert!(kernels(&compiled).contains(&"gemm-f32"));
+            }
+        }
+    }
+    // Long sequences: the state of a batch's item begins anew, and errors do not grow.
+    let model = ModelBuilder::new(14)
+        .input("x", DType::F32, &[None, Some(40), Some(6)])
+        .constant("w", &dice.floats(&[1, 36, 6]))
+        .constant("r", &scaled(&mut dice, &[1, 36, 12], 0.3, 0.0))
+        .node(
+            "GRU",
+            &["x", "w", "r"],
+            &["y", "y_h"],
+            [
+                ("hidden_size", Attribute::Int(12)),
+                ("layout", Attribute::Int(1)),
+            ],
+        )
+        .output("y")
+        .output("y_h")
+        .finish();
+    agree(
+        &model,
+        3,
+        &[("x".to_owned(), dice.floats(&[3, 40, 6]))].into(),
+        FLOATS,
+    );
+}
+
+#[test]
+fn integer_sums_with_constant_weights() {
+    let mut dice = Dice(16);
+    let ints = |v: &[i64]| Attribute::Ints(v.to_vec());
+    for (x_type, w_type, zero_known) in [
+        (DType::U8, DType::I8, false),
+        (DType::U8, DType::U8, true),
+        (DType::I8, DType::I8, false),
+    ] {
+        let x_zero = dice.bytes(x_type, &[]);
+        for (rows, columns, inner) in [(1, 3, 5), (5, 12, 17)] {
+            let a = dice.bytes(x_type, &[2, rows, inner]);
+            let b = dice.bytes(w_type, &[inner, columns]);
+            let by_column = dice.bytes(w_type, &[columns]);
+            let compiled = match zero_known {
+                true => single(
+                    "MatMulInteger",
+                    &[a],
+                    &[b, x_zero.clone(), by_column],
+                    1,
+                    [],
+                ),
+                false => {
+                    let model = ModelBuilder::new(13)
+                        .input(
+                            "a",
+                            x_type,
+                            &[Some(2), Some(rows as u32), Some(inner as u32)],
+                        )
+                        .input("z", x_type, &[])
+                        .constant("b", &b)
+                        .constant("c", &by_column)
+                        .node("MatMulInteger", &["a", "b", "z", "c"], &["y"], [])
+                        .output("y")
+                        .finish();
+                    let given = [("a".to_owned(), a), ("z".to_owned(), x_zero.clone())].into();
+                    agree(&model, 1, &given, 0.0)
+                }
+            };
+            assert!(kernels(&compiled).contains(&"gemm-i8"));
+        }
+        for groups in [1, 6] {
+            let w = dice.bytes(w_type, &[6, 6 / groups, 3, 2]);
+            let model = ModelBuilder::new(13)
+                .input("x", x_type, &[Some(2), Some(6), Some(5), Some(4)])
+                .input("z", x_type, &[Some(1)])
+                .constant("w", &w)
+                .constant("c", &dice.bytes(w_type, &[6]))
+                .node(
+                    "ConvInteger",
+                    &["x", "w", "z", "c"],
+                    &["y"],
+                    [
+                        ("group", Attribute::Int(groups as i64)),
+                        ("pads", ints(&[1, 0, 2, 1])),
+                    ],
+                )
+                .output("y")
+                .finish();
+            let x = dice.bytes(x_type, &[2, 6, 5, 4]);
+            let z = x_zero.reshaped(vec![1]).unwrap();
+            agree(
+                &model,
+                1,
+                &[("x".to_owned(), x), ("z".to_owned(), z)].into(),
+                0.0,
+            );
+        }
+    }
+}

@@ -16,12 +16,13 @@ mod pack;
 mod pool;
 mod product;
 mod qsoftmax;
+mod recurrence;
 mod reduce;
 mod rows;
 mod scalar;
 mod softmax;
 
-pub(crate) use copy::Copy;
+pub(crate) use copy::{Copy, Fill};
 pub(crate) use curves::Curve;
 pub(crate) use dense::Dense;
 pub(crate) use depthwise::{Depthwise, MAX_DEPTHWISE_TAPS};
@@ -32,6 +33,7 @@ pub(crate) use pack::{WeightsOf, pack_dense, pack_depthwise, packed_dense_bytes,
 pub(crate) use pool::{Pool, Pooling};
 pub(crate) use product::Product;
 pub(crate) use qsoftmax::QSoftmax;
+pub(crate) use recurrence::{Activation, Recurrence, RecurrentCell, Rows, UNITS};
 pub(crate) use reduce::{Reduce, Reduction};
 pub(crate) use scalar::{Bin, Ex, Scalar, Ty, Un, index};
 pub(crate) use softmax::Softmax;

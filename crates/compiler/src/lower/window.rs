@@ -3,7 +3,7 @@
 use super::loops::Span;
 use super::{Layout, LowerCx};
 use crate::emit::Ref;
-use crate::kernels::{Copy, Pixels};
+use crate::kernels::{Copy, Fill, Pixels};
 use crate::reference::Fitted;
 use crate::tensor::elements;
 use crate::typed::Type;
@@ -99,7 +99,7 @@ impl Geometry {
         &self,
         cx: &mut LowerCx<'_>,
         index: usize,
-        fill: u8,
+        fill: Fill,
     ) -> Result<(Ref, [usize; 2]), String> {
         if !self.padded() {
             return Ok((cx.read(index, Layout::Last)?, self.input));

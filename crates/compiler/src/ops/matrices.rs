@@ -1,10 +1,13 @@
-//! Products of matrices that are not constant: MatMul by a kernel, Gemm and MatMulInteger by programs.
+//! Products of matrices that are not constant: MatMul by a kernel, Gemm and MatMulInteger by programs;
+//! MatMulInteger with a constant matrix by the kernel of other products.
 
 use super::MIXES;
+use super::matmul::columns;
 use super::{Call, Operator};
 use crate::kernels::{Ex, Product, Scalar, index};
 use crate::lower::loops::broadcast_strides;
-use crate::lower::{Layout, LowerCx};
+use crate::lower::sums::Summed;
+use crate::lower::{Layout, LowerCx, dense};
 use crate::reference::Transposed;
 use crate::reference::elementwise::{broadcast, source};
 use crate::reference::places::places;
@@ -251,9 +254,13 @@ impl Operator for MatMulInteger {
             crate::lower::scales::eight_bit(node.ty(i)?.dtype)?;
         }
         let shape = product(&node.ty(0)?.item(), &node.ty(1)?.item())?;
-        for (input, size) in [(2, shape.sizes[0]), (3, shape.sizes[1])] {
+        let [one_left, one_right] = [0, 1].map(|i| node.ty(i).is_ok_and(|t| t.dims.len() <= 2));
+        for (input, size, single) in [
+            (2, shape.sizes[0], one_left),
+            (3, shape.sizes[1], one_right),
+        ] {
             let count = node.optional(input).map_or(1, |v| v.ty.elements());
-            if count != 1 && (count != size || !shape.outer.is_empty()) {
+            if count != 1 && (count != size || !single) {
                 return Err(format!("{count} zero points for {size}"));
             }
         }
@@ -288,6 +295,17 @@ impl Operator for MatMulInteger {
     }
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
-        multiply(cx)
+        let node = cx.view();
+        let Ok(columns) = columns(&node, 1) else {
+            return multiply(cx);
+        };
+        let Some(summed) = Summed::of(&node, columns, |i| i % columns)? else {
+            return multiply(cx);
+        };
+        let inner = summed.values.len() / columns;
+        let rows = node.ty(0)?.elements() / inner;
+        let weight = |column: usize, k: usize, _: usize| summed.values[k * columns + column] as f32;
+        let terms = summed.terms(cx, &weight)?;
+        dense::product(cx, [rows, columns, inner], &terms)
     }
 }
