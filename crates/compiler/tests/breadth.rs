@@ -4,9 +4,9 @@
 
 mod common;
 
-use common::{Dice, longs, scaled, single, tensor};
+use common::{Dice, FLOATS, agree, difference, longs, run, scaled, single, tensor};
 use sandpiper_compiler::Tensor;
-use sandpiper_compiler::build::Attribute;
+use sandpiper_compiler::build::{Attribute, ModelBuilder, halved};
 use sandpiper_core::tensor::DType;
 
 #[test]
@@ -414,4 +414,54 @@ fn products_windows_and_recurrences() {
         3,
         [],
     );
+}
+
+#[test]
+fn half_floats_are_read_and_rounded_to() {
+    let mut dice = Dice(6);
+    // Halves of every size, what lies between them, and what they cannot say.
+    let mut values: Vec<f32> = (0..400)
+        .map(|i| dice.float() * 2f32.powi(i % 60 - 35))
+        .collect();
+    values.extend([
+        65_504.0,
+        65_519.9,
+        65_520.0,
+        -1e30,
+        f32::NAN,
+        f32::INFINITY,
+        -0.0,
+    ]);
+    values.extend([
+        2f32.powi(-24),
+        2f32.powi(-25),
+        3.0 * 2f32.powi(-25),
+        6.097e-5,
+    ]);
+    let x = Tensor::f32(&[values.len()], values).unwrap();
+    let to = [("to", Attribute::Int(10))];
+    single("Cast", &[x], &[], 1, to);
+    let ints = longs(&[1, 2049, 70_000, -3]);
+    single("Cast", &[ints], &[], 1, [("to", Attribute::Int(10))]);
+
+    let model = ModelBuilder::new(17)
+        .input("x", DType::F32, &[None, Some(3), Some(8), Some(8)])
+        .constant("w", &dice.floats(&[4, 3, 3, 3]))
+        .constant("b", &dice.floats(&[4]))
+        .node("Conv", &["x", "w", "b"], &["c"], [])
+        .node("Relu", &["c"], &["r"], [])
+        .node("GlobalAveragePool", &["r"], &["p"], [])
+        .node("Flatten", &["p"], &["f"], [])
+        .node("Cast", &["f"], &["y"], [("to", Attribute::Int(1))])
+        .output("y")
+        .finish();
+    let halves = halved(&model).unwrap();
+    assert!(halves.len() < model.len());
+    let given = [("x".to_owned(), dice.floats(&[2, 3, 8, 8]))].into();
+    let narrow = agree(&halves, 2, &given, 1e-3);
+    // Inputs and outputs are 32-bit floats.
+    assert_eq!(narrow.abi.inputs[0].spec.dtype, DType::F32);
+    let (a, b) = (run(&narrow, 2, &given), agree(&model, 2, &given, FLOATS));
+    let b = run(&b, 2, &given);
+    assert!(difference(&a["y"], &b["y"]) < 2e-3);
 }

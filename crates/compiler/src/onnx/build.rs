@@ -5,8 +5,8 @@
 
 use super::messages::{DimProto, ShapeProto, TensorTypeProto, TypeProto};
 use super::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetId, TensorProto, ValueInfoProto,
-    decode, tensor_of,
+    AttributeProto, GraphProto, HALF, ModelProto, NodeProto, OperatorSetId, TensorProto,
+    ValueInfoProto, decode, narrowed, tensor_of,
 };
 use crate::error::CompileError;
 use crate::tensor::Tensor;
@@ -262,6 +262,43 @@ pub fn freeze(onnx: &[u8], values: &BTreeMap<String, Tensor>) -> Result<Vec<u8>,
         graph.input.retain(|i| !values.contains_key(&i.name));
         let constants = values.iter().map(|(name, t)| tensor_proto(name, t));
         graph.initializer.extend(constants);
+    }
+    Ok(model.encode_to_vec())
+}
+
+/// The same file with 16-bit floats in place of 32-bit ones: constants (rounded), inputs, and what is
+/// cast to.
+///
+/// # Errors
+/// [`CompileError`] when it is no ONNX file, or a constant is damaged.
+pub fn halved(onnx: &[u8]) -> Result<Vec<u8>, CompileError> {
+    let mut model = decode(onnx)?;
+    let float = type_number(DType::F32);
+    if let Some(graph) = &mut model.graph {
+        for constant in graph
+            .initializer
+            .iter_mut()
+            .filter(|t| t.data_type == float)
+        {
+            let tensor = tensor_of(constant).map_err(CompileError::NotOnnx)?;
+            let values = tensor.as_f32().map_err(CompileError::NotOnnx)?;
+            constant.raw_data = values
+                .iter()
+                .flat_map(|v| narrowed(*v).to_le_bytes())
+                .collect();
+            constant.float_data.clear();
+            constant.data_type = HALF;
+        }
+        let types = graph.input.iter_mut().flat_map(|i| &mut i.r#type);
+        for tensor in types.flat_map(|t| &mut t.tensor_type) {
+            if tensor.elem_type == float {
+                tensor.elem_type = HALF;
+            }
+        }
+        let attributes = graph.node.iter_mut().flat_map(|n| &mut n.attribute);
+        for attribute in attributes.filter(|a| a.name == "to" && a.i == i64::from(float)) {
+            attribute.i = i64::from(HALF);
+        }
     }
     Ok(model.encode_to_vec())
 }

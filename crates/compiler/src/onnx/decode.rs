@@ -1,6 +1,6 @@
 //! Bytes to messages, and tensors out of messages.
 
-use super::{ModelProto, TensorProto};
+use super::{ModelProto, TensorProto, widened};
 use crate::error::CompileError;
 use crate::tensor::{Data, Tensor, elements};
 use prost::Message;
@@ -29,10 +29,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<ModelProto, CompileError> {
     Ok(model)
 }
 
-/// The element type of an ONNX type number.
+/// ONNX's number of 16-bit floats.
+pub(crate) const HALF: i32 = 10;
+
+/// The element type of an ONNX type number. 16-bit floats are computed with, and passed to and from
+/// modules, as 32-bit ones.
 pub(crate) fn dtype_of(number: i32) -> Result<DType, String> {
     Ok(match number {
-        1 => DType::F32,
+        1 | HALF => DType::F32,
         2 => DType::U8,
         3 => DType::I8,
         6 => DType::I32,
@@ -57,6 +61,9 @@ pub(crate) fn tensor_of(proto: &TensorProto) -> Result<Tensor, String> {
     let n = elements(&dims).ok_or_else(|| format!("{dims:?} has too many elements"))?;
     let dtype = dtype_of(proto.data_type)?;
     let raw = &proto.raw_data;
+    if proto.data_type == HALF {
+        return Tensor::f32(&dims, halves(proto)?);
+    }
     if !raw.is_empty() && raw.len() != n * dtype.size_bytes() {
         let want = n * dtype.size_bytes();
         return Err(format!(
@@ -70,6 +77,17 @@ pub(crate) fn tensor_of(proto: &TensorProto) -> Result<Tensor, String> {
         from_raw(raw, dtype)
     };
     Tensor::new(dims, data)
+}
+
+/// 16-bit floats: two bytes each, or one in each integer.
+fn halves(proto: &TensorProto) -> Result<Vec<f32>, String> {
+    if !proto.raw_data.is_empty() {
+        return Ok(words(&proto.raw_data, |b| widened(u16::from_le_bytes(b))));
+    }
+    let bits = proto.int32_data.iter().map(|v| u16::try_from(*v));
+    let bits: Result<Vec<u16>, _> = bits.collect();
+    let bits = bits.map_err(|_| "a value does not fit its element type")?;
+    Ok(bits.into_iter().map(widened).collect())
 }
 
 fn words<const N: usize, T>(raw: &[u8], read: fn([u8; N]) -> T) -> Vec<T> {
