@@ -1,7 +1,9 @@
 //! The graph as it was imported: operators in order, over numbered values.
 
 use crate::error::{CompileError, Refusal};
-use crate::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto, decode, dtype_of, tensor_of};
+use crate::onnx::{
+    GraphProto, ModelProto, NodeProto, ValueInfoProto, constant_of, decode, dtype_of,
+};
 use crate::ops::{self, Operator};
 use crate::tensor::Tensor;
 use sandpiper_core::tensor::{Dim, TensorSpec};
@@ -118,7 +120,7 @@ fn constants(
 ) -> Result<BTreeMap<usize, Tensor>, CompileError> {
     let mut constants = BTreeMap::new();
     for proto in &graph.initializer {
-        let tensor = tensor_of(proto)
+        let tensor = constant_of(proto)
             .map_err(|why| CompileError::NotOnnx(format!("initialiser `{}`: {why}", proto.name)))?;
         constants.insert(names.define(&proto.name), tensor);
     }

@@ -144,6 +144,18 @@ impl ModelBuilder {
         self
     }
 
+    /// Adds a constant of bytes as integers of 4 bits, of which the low halves are kept.
+    #[must_use]
+    pub fn nibbles(mut self, name: &str, tensor: &Tensor) -> Self {
+        let halves = tensor.to_bytes();
+        let pair = |p: &[u8]| p[0] & 15 | p.get(1).map_or(0, |high| high << 4);
+        let mut proto = tensor_proto(name, tensor);
+        proto.raw_data = halves.chunks(2).map(pair).collect();
+        proto.data_type = if tensor.dtype() == DType::U8 { 21 } else { 22 };
+        self.graph.initializer.push(proto);
+        self
+    }
+
     /// Adds a node; an input of "" is left out. An operator of another domain than ONNX's own is
     /// written `domain:Operator`.
     #[must_use]

@@ -8,7 +8,7 @@ mod half;
 mod messages;
 
 pub(crate) use attrs::Attrs;
-pub(crate) use decode::{HALF, decode, dtype_of, tensor_of};
+pub(crate) use decode::{HALF, constant_of, decode, dtype_of, tensor_of};
 pub(crate) use half::{narrowed, widened};
 pub(crate) use messages::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetId, TensorProto, ValueInfoProto,

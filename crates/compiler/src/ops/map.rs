@@ -87,6 +87,10 @@ impl Operator for Map {
             (self.program)(s, v[0].clone(), params)
         })
     }
+
+    fn by_element(&self) -> bool {
+        true
+    }
 }
 
 /// The expression of those that are computed four at a time, in whatever order elements lie.

@@ -47,7 +47,7 @@ impl Operator for MatMul {
         node.float(0)?;
         node.float(1)?;
         if !constant(node) {
-            return Ok(vec![product_type(node, DType::F32)?]);
+            return Ok(vec![product_type(node.ty(0)?, node.ty(1)?, DType::F32)?]);
         }
         Ok(vec![multiplied(node, columns(node, 1)?, DType::F32)?])
     }

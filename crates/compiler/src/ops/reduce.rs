@@ -70,13 +70,45 @@ fn reduced(attrs: &Attrs<'_>, given: Option<&Tensor>, rank: usize) -> Result<Vec
     Ok(gone)
 }
 
-fn of_node(node: &NodeView<'_>) -> Result<Vec<bool>, String> {
+fn of_node(node: &NodeView<'_>, axes: Option<usize>) -> Result<Vec<bool>, String> {
     let ty = node.ty(0)?;
-    let gone = reduced(&node.attrs(), node.optional_constant(1)?, ty.dims.len())?;
+    let given = axes.map(|i| node.optional_constant(i)).transpose()?;
+    let gone = reduced(&node.attrs(), given.flatten(), ty.dims.len())?;
     if ty.has_batch() && gone.first() == Some(&true) {
         return Err(MIXES.into());
     }
     Ok(gone)
+}
+
+/// Extents and strides of dimensions.
+type Extents = (Vec<usize>, Vec<usize>);
+
+/// What a reduction runs over.
+pub(super) struct Parts {
+    /// Dimensions of the result.
+    pub(super) dims: Vec<Dim>,
+    /// Dimensions that stay.
+    pub(super) outer: Extents,
+    /// Dimensions that go.
+    pub(super) inner: Extents,
+}
+
+/// The parts of a node's input 0, with axes from input `axes` or from the attribute.
+pub(super) fn parts_of(node: &NodeView<'_>, axes: Option<usize>) -> Result<Parts, String> {
+    let (gone, ty) = (of_node(node, axes)?, node.ty(0)?);
+    let dims = ty.item();
+    let strides = Layout::Plain.strides(&dims);
+    let part = |wanted: bool| -> Extents {
+        let all = dims.iter().zip(&strides).zip(&gone);
+        all.filter(|(_, gone)| **gone == wanted)
+            .map(|((d, s), _)| (*d, *s))
+            .unzip()
+    };
+    Ok(Parts {
+        outer: part(false),
+        inner: part(true),
+        dims: kept(&ty.dims, &gone, keeps(&node.attrs()), Dim::Fixed(1)),
+    })
 }
 
 /// Dimensions that stay, as 1 where they are reduced and kept.
@@ -181,7 +213,29 @@ fn three(dims: &[usize], gone: &[bool]) -> Option<[usize; 3]> {
     (part > 0).then_some(three)
 }
 
+/// The input that may hold the axes.
+const AXES: Option<usize> = Some(1);
+
 impl Reduce {
+    /// The reduction of a tensor.
+    pub(super) fn of(
+        &self,
+        x: &Tensor,
+        attrs: &Attrs<'_>,
+        axes: Option<&Tensor>,
+    ) -> Result<Tensor, String> {
+        let gone = reduced(attrs, axes, x.dims().len())?;
+        let full = kept(x.dims(), &gone, true, 1);
+        let mut groups = vec![Vec::new(); full.iter().product()];
+        for (place, value) in places(x.dims()).zip(numbers(x)) {
+            let at = kept(&place, &gone, true, 0);
+            groups[ravel(&at, &full)].push(value);
+        }
+        let values: Vec<Number> = groups.iter().map(|g| self.evaluate(g)).collect();
+        let dims = kept(x.dims(), &gone, keeps(attrs), 1);
+        tensor(x.dtype(), dims, &values)
+    }
+
     /// What the kernel calls it.
     fn reduction(&self) -> Option<Reduction> {
         Some(match self.kind {
@@ -199,7 +253,7 @@ impl Reduce {
     /// Adds the kernel if there is one for this node.
     fn by_kernel(&self, cx: &mut LowerCx<'_>) -> Result<bool, String> {
         let node = cx.view();
-        let (gone, ty, keep) = (of_node(&node)?, node.ty(0)?, keeps(&node.attrs()));
+        let (gone, ty, keep) = (of_node(&node, AXES)?, node.ty(0)?, keeps(&node.attrs()));
         let Some(reduction) = self.reduction().filter(|_| ty.dtype == DType::F32) else {
             return Ok(false);
         };
@@ -243,44 +297,21 @@ impl Operator for Reduce {
         {
             return Err(format!("an operand of {}", ty.dtype));
         }
-        let dims = kept(
-            &ty.dims,
-            &of_node(node)?,
-            keeps(&node.attrs()),
-            Dim::Fixed(1),
-        );
-        Ok(vec![Type::new(ty.dtype, dims)])
+        Ok(vec![Type::new(ty.dtype, parts_of(node, AXES)?.dims)])
     }
 
     fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
-        let (x, attrs) = (call.input(0)?, call.attrs());
-        let gone = reduced(&attrs, call.optional(1), x.dims().len())?;
-        let full = kept(x.dims(), &gone, true, 1);
-        let mut groups = vec![Vec::new(); full.iter().product()];
-        for (place, value) in places(x.dims()).zip(numbers(x)) {
-            let at = kept(&place, &gone, true, 0);
-            groups[ravel(&at, &full)].push(value);
-        }
-        let values: Vec<Number> = groups.iter().map(|g| self.evaluate(g)).collect();
-        let dims = kept(x.dims(), &gone, keeps(&attrs), 1);
-        Ok(vec![tensor(x.dtype(), dims, &values)?])
+        let x = call.input(0)?;
+        Ok(vec![self.of(x, &call.attrs(), call.optional(1))?])
     }
-
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
         if self.by_kernel(cx)? {
             return Ok(());
         }
         let node = cx.view();
-        let (gone, ty) = (of_node(&node)?, node.ty(0)?);
-        let (dims, dtype) = (ty.item(), ty.dtype);
-        let strides = Layout::Plain.strides(&dims);
-        let part = |wanted: bool| -> (Vec<usize>, Vec<usize>) {
-            let all = dims.iter().zip(&strides).zip(&gone);
-            all.filter(|(_, gone)| **gone == wanted)
-                .map(|((d, s), _)| (*d, *s))
-                .unzip()
-        };
-        let ((outer, outer_strides), (inner, inner_strides)) = (part(false), part(true));
+        let parts = parts_of(&node, AXES)?;
+        let dtype = node.ty(0)?.dtype;
+        let ((outer, outer_strides), (inner, inner_strides)) = (parts.outer, parts.inner);
         let dense = Layout::Plain.strides(&outer);
         let count: usize = inner.iter().product();
         let (src, dst) = (cx.read(0, Layout::Plain)?, cx.write(Layout::Plain)?);

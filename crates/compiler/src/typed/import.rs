@@ -4,7 +4,7 @@ use super::input::input_type;
 use super::order::order;
 use super::{BATCH_MARK, Clamp, Graph, Node, NodeView, Type, Value, ValueId, fixed};
 use crate::error::{CompileError, Refusal};
-use crate::onnx::{GraphProto, ModelProto, NodeProto, tensor_of};
+use crate::onnx::{GraphProto, ModelProto, NodeProto, constant_of};
 use crate::ops::{self, Call, Operator};
 use crate::options::Options;
 use crate::tensor::{MAX_ELEMENTS, Tensor};
@@ -82,7 +82,7 @@ impl<'a> Importer<'a> {
 
     fn constants(&mut self, proto: &'a GraphProto) -> Result<(), CompileError> {
         for init in &proto.initializer {
-            let tensor = tensor_of(init).map_err(|why| {
+            let tensor = constant_of(init).map_err(|why| {
                 CompileError::NotOnnx(format!("initialiser `{}`: {why}", init.name))
             })?;
             self.graph.params += tensor.len() as u64;

@@ -121,7 +121,7 @@ impl Plan {
         let rows = self.steps * self.batch;
         let inputs = cx.temporary(4 * rows * columns);
         product_into(cx, (places.x, inputs), [rows, columns, self.inputs], &terms)?;
-        let units = |u: usize| (u * UNITS..(u + 1) * UNITS);
+        let units = |u: usize| u * UNITS..(u + 1) * UNITS;
         let mut packed = Vec::new();
         for (gates, u) in cell
             .groups()
