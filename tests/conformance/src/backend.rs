@@ -201,10 +201,12 @@ fn compiled(onnx: &[u8], inputs: &[(String, Tensor)]) -> Result<Compiled, Compil
         Err(error) => error,
     };
     let long = |t: &Tensor| matches!(t.data(), Data::I64(_));
-    let choices: [Choice<'_>; 3] = [
+    let choices: [Choice<'_>; 4] = [
         &|i, t| i > 0 && long(t),
         &|i, t| i > 0 && (long(t) || t.len() == 1),
         &|i, _| i > 0,
+        // How often a loop turns may come first.
+        &|_, t| matches!(t.data(), Data::I64(_) | Data::Bool(_)),
     ];
     for choice in choices {
         if let Ok(compiled) = attempt(choice) {

@@ -30,10 +30,12 @@ pub enum Attribute {
     Ints(Vec<i64>),
     /// A tensor.
     Tensor(Tensor),
+    /// A graph within the graph: what was built, which may read what is around it.
+    Graph(Box<ModelBuilder>),
 }
 
 /// A model file under construction.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelBuilder {
     model: ModelProto,
     graph: GraphProto,
@@ -81,6 +83,10 @@ fn attribute_proto(name: &str, value: Attribute) -> AttributeProto {
         Attribute::Tensor(tensor) => {
             proto.t = Some(tensor_proto("", &tensor));
             4
+        }
+        Attribute::Graph(builder) => {
+            proto.g = Some(builder.graph);
+            5
         }
         Attribute::Ints(ints) => {
             proto.ints = ints;

@@ -109,6 +109,17 @@ pub(crate) fn constant_of(proto: &TensorProto) -> Result<Tensor, String> {
     Tensor::new(dims, data)
 }
 
+/// The nodes of a graph and of all graphs within them. Messages are nested at most 100 deep.
+fn all_nodes(graph: &GraphProto) -> Vec<&NodeProto> {
+    let mut all = Vec::new();
+    for node in &graph.node {
+        all.push(node);
+        let graphs = node.attribute.iter().filter_map(|a| a.g.as_ref());
+        all.extend(graphs.flat_map(all_nodes));
+    }
+    all
+}
+
 /// Refuses nodes that would take integers of 4 bits for such of 8.
 fn check_nibbles(graph: &GraphProto) -> Result<(), CompileError> {
     let all = graph.initializer.iter();
@@ -120,7 +131,7 @@ fn check_nibbles(graph: &GraphProto) -> Result<(), CompileError> {
         let dequantized = node.op_type == "DequantizeLinear" && i != 1;
         narrow.contains(name.as_str()) && !dequantized
     };
-    let refused = graph.node.iter().filter(|n| {
+    let refused = all_nodes(graph).into_iter().filter(|n| {
         let mut inputs = n.input.iter().enumerate();
         inputs.any(|input| other(input, n))
     });

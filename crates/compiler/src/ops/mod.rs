@@ -83,7 +83,7 @@ use crate::typed::{NodeView, Type};
 pub(crate) const OWN: &str = "sandpiper";
 
 /// Why a node that would mix the items of a batch is refused.
-const MIXES: &str = "it mixes the items of a batch; give the input a fixed shape";
+pub(crate) const MIXES: &str = "it mixes the items of a batch; give the input a fixed shape";
 
 /// A node to be evaluated.
 pub(crate) struct Call<'a> {
