@@ -1,9 +1,12 @@
 //! The graph as it was imported: operators in order, over numbered values.
 
 use crate::error::{CompileError, Refusal};
-use crate::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto, decode, dtype_of, tensor_of};
+use crate::onnx::{
+    Attrs, GraphProto, ModelProto, NodeProto, ValueInfoProto, constant_of, decode, dtype_of,
+};
 use crate::ops::{self, Operator};
 use crate::tensor::Tensor;
+use crate::typed::control::{Kind, ScanPlan, kind};
 use sandpiper_core::tensor::{Dim, TensorSpec};
 use std::collections::BTreeMap;
 
@@ -19,13 +22,37 @@ pub(crate) struct Node {
     /// Operator, for messages.
     pub(crate) operator: String,
     /// What it does.
-    pub(crate) op: &'static dyn Operator,
+    pub(crate) work: Work,
     /// Operator and attributes.
     pub(crate) proto: NodeProto,
     /// Values it reads; `None` is an optional input left out.
     pub(crate) inputs: Vec<Option<usize>>,
     /// Values it writes; `None` is an output nobody wants.
     pub(crate) outputs: Vec<Option<usize>>,
+    /// Values that graphs within it read from around it.
+    pub(crate) captured: Vec<usize>,
+}
+
+/// What a node does.
+pub(crate) enum Work {
+    /// An operator.
+    Operator(&'static dyn Operator),
+    /// The first part if its input is true, else the second.
+    If(Part, Part),
+    /// A part again and again.
+    Loop(Part),
+    /// A part for each slice.
+    Scan(Part, ScanPlan),
+}
+
+/// A graph within the graph; it numbers its values as the whole does.
+pub(crate) struct Part {
+    /// Nodes in order.
+    pub(crate) nodes: Vec<Node>,
+    /// Values that are bound before it runs.
+    pub(crate) inputs: Vec<usize>,
+    /// Its results.
+    pub(crate) outputs: Vec<usize>,
 }
 
 /// A graph whose every node reads only values that come before it.
@@ -82,7 +109,8 @@ impl Graph {
             });
         }
         let mut names = Names::default();
-        let constants = constants(&graph, &mut names)?;
+        let mut constants = BTreeMap::new();
+        add_constants(&graph, &mut names, &mut constants)?;
         let mut inputs = Vec::new();
         // Old files list their initialisers among the inputs as well.
         for info in graph
@@ -93,7 +121,17 @@ impl Graph {
         {
             inputs.push((spec_of(info)?, names.define(&info.name)));
         }
-        let nodes = nodes(&graph, &mut names)?;
+        let mut builder = Builder {
+            names,
+            constants,
+            refusals: Vec::new(),
+            opset,
+        };
+        let nodes = builder.nodes(&graph)?;
+        if !builder.refusals.is_empty() {
+            return Err(CompileError::Unsupported(builder.refusals));
+        }
+        let (names, constants) = (builder.names, builder.constants);
         let mut outputs = Vec::new();
         for info in &graph.output {
             let value = names.values.get(&info.name).copied().ok_or_else(|| {
@@ -112,68 +150,150 @@ impl Graph {
     }
 }
 
-fn constants(
+fn add_constants(
     graph: &GraphProto,
     names: &mut Names,
-) -> Result<BTreeMap<usize, Tensor>, CompileError> {
-    let mut constants = BTreeMap::new();
+    constants: &mut BTreeMap<usize, Tensor>,
+) -> Result<(), CompileError> {
     for proto in &graph.initializer {
-        let tensor = tensor_of(proto)
+        let tensor = constant_of(proto)
             .map_err(|why| CompileError::NotOnnx(format!("initialiser `{}`: {why}", proto.name)))?;
         constants.insert(names.define(&proto.name), tensor);
     }
-    Ok(constants)
+    Ok(())
 }
 
-fn nodes(graph: &GraphProto, names: &mut Names) -> Result<Vec<Node>, CompileError> {
-    let (mut nodes, mut refusals) = (Vec::new(), Vec::new());
-    for (index, proto) in graph.node.iter().enumerate() {
-        let name = if proto.name.is_empty() {
-            format!("#{index}")
-        } else {
-            proto.name.clone()
-        };
-        let operator = match proto.domain.as_str() {
-            "" | "ai.onnx" => proto.op_type.clone(),
-            domain => format!("{domain}.{}", proto.op_type),
-        };
-        let mut inputs = Vec::new();
-        for input in &proto.input {
-            inputs.push(match input.as_str() {
-                "" => None,
-                known => Some(names.values.get(known).copied().ok_or_else(|| {
-                    CompileError::NotOnnx(format!(
-                        "node {name} reads `{known}`, which nothing before it makes"
-                    ))
-                })?),
-            });
+/// Nodes under construction.
+struct Builder {
+    names: Names,
+    constants: BTreeMap<usize, Tensor>,
+    refusals: Vec<Refusal>,
+    opset: i64,
+}
+
+impl Builder {
+    fn find(&self, reader: &str, name: &str) -> Result<usize, CompileError> {
+        self.names.values.get(name).copied().ok_or_else(|| {
+            CompileError::NotOnnx(format!(
+                "node {reader} reads `{name}`, which nothing before it makes"
+            ))
+        })
+    }
+
+    fn nodes(&mut self, graph: &GraphProto) -> Result<Vec<Node>, CompileError> {
+        let mut nodes = Vec::new();
+        for (index, proto) in graph.node.iter().enumerate() {
+            let name = if proto.name.is_empty() {
+                format!("#{index}")
+            } else {
+                proto.name.clone()
+            };
+            let operator = match proto.domain.as_str() {
+                "" | "ai.onnx" => proto.op_type.clone(),
+                domain => format!("{domain}.{}", proto.op_type),
+            };
+            let mut inputs = Vec::new();
+            for input in &proto.input {
+                inputs.push(match input.as_str() {
+                    "" => None,
+                    known => Some(self.find(&name, known)?),
+                });
+            }
+            let first = self.names.count;
+            let work = self.work(&name, proto)?;
+            let captured = captured(&work, first);
+            let outputs = proto
+                .output
+                .iter()
+                .map(|o| (!o.is_empty()).then(|| self.names.define(o)))
+                .collect();
+            match work {
+                Ok(work) => nodes.push(Node {
+                    name,
+                    operator,
+                    work,
+                    proto: proto.clone(),
+                    inputs,
+                    outputs,
+                    captured,
+                }),
+                Err(why) => self.refusals.push(Refusal {
+                    node: name,
+                    operator,
+                    why,
+                }),
+            }
         }
-        let outputs = proto
+        Ok(nodes)
+    }
+
+    fn work(
+        &mut self,
+        name: &str,
+        proto: &NodeProto,
+    ) -> Result<Result<Work, String>, CompileError> {
+        let graph = |attribute: &str| Attrs::of(proto).graph(attribute);
+        let missing = || Ok(Err("a graph within it is missing".to_owned()));
+        Ok(match kind(proto) {
+            None => ops::find(&proto.domain, &proto.op_type).map(Work::Operator),
+            Some(Kind::If) => {
+                let (Some(then), Some(other)) = (graph("then_branch"), graph("else_branch")) else {
+                    return missing();
+                };
+                Ok(Work::If(self.part(name, then)?, self.part(name, other)?))
+            }
+            Some(kind) => {
+                let Some(body) = graph("body") else {
+                    return missing();
+                };
+                let part = self.part(name, body)?;
+                match kind {
+                    Kind::Scan => {
+                        ScanPlan::of(proto, body, self.opset).map(|p| Work::Scan(part, p))
+                    }
+                    _ => Ok(Work::Loop(part)),
+                }
+            }
+        })
+    }
+
+    /// A graph within the graph; its names are its own.
+    fn part(&mut self, name: &str, graph: &GraphProto) -> Result<Part, CompileError> {
+        let outside = self.names.values.clone();
+        add_constants(graph, &mut self.names, &mut self.constants)?;
+        let inputs = graph.input.iter().map(|i| self.names.define(&i.name));
+        let inputs = inputs.collect();
+        let nodes = self.nodes(graph)?;
+        let outputs: Result<_, _> = graph
             .output
             .iter()
-            .map(|o| (!o.is_empty()).then(|| names.define(o)))
+            .map(|o| self.find(name, &o.name))
             .collect();
-        match ops::find(&proto.domain, &proto.op_type) {
-            Ok(op) => nodes.push(Node {
-                name,
-                operator,
-                op,
-                proto: proto.clone(),
-                inputs,
-                outputs,
-            }),
-            Err(why) => refusals.push(Refusal {
-                node: name,
-                operator,
-                why,
-            }),
-        }
+        self.names.values = outside;
+        Ok(Part {
+            nodes,
+            inputs,
+            outputs: outputs?,
+        })
     }
-    if refusals.is_empty() {
-        Ok(nodes)
-    } else {
-        Err(CompileError::Unsupported(refusals))
+}
+
+/// What parts read that was there before them: values below `first`.
+fn captured(work: &Result<Work, String>, first: usize) -> Vec<usize> {
+    let parts = match work {
+        Ok(Work::If(a, b)) => vec![a, b],
+        Ok(Work::Loop(part) | Work::Scan(part, _)) => vec![part],
+        _ => Vec::new(),
+    };
+    let mut all = Vec::new();
+    for part in parts {
+        let read = part.nodes.iter().flat_map(|n| {
+            let inputs = n.inputs.iter().flatten();
+            inputs.chain(&n.captured)
+        });
+        all.extend(read.chain(&part.outputs).filter(|v| **v < first));
     }
+    all
 }
 
 fn spec_of(info: &ValueInfoProto) -> Result<TensorSpec, CompileError> {

@@ -4,51 +4,10 @@
 
 mod common;
 
-use common::{Dice, agree, longs, tensor};
+use common::{Dice, FLOATS, agree, difference, longs, run, scaled, single, tensor};
 use sandpiper_compiler::Tensor;
-use sandpiper_compiler::build::{Attribute, ModelBuilder};
+use sandpiper_compiler::build::{Attribute, ModelBuilder, halved};
 use sandpiper_core::tensor::DType;
-
-/// Relative to max(1, value).
-const FLOATS: f64 = 2e-5;
-
-/// A graph of one operator: inputs that are given when it runs, and constants after them.
-fn single<const N: usize>(
-    operator: &str,
-    inputs: &[Tensor],
-    constants: &[Tensor],
-    outputs: usize,
-    attributes: [(&str, Attribute); N],
-) {
-    let names: Vec<String> = (0..inputs.len() + constants.len())
-        .map(|i| format!("i{i}"))
-        .collect();
-    let results: Vec<String> = (0..outputs).map(|i| format!("o{i}")).collect();
-    let mut model = ModelBuilder::new(18);
-    for (name, input) in names.iter().zip(inputs) {
-        let dims: Vec<Option<u32>> = input.dims().iter().map(|d| Some(*d as u32)).collect();
-        model = model.input(name, input.dtype(), &dims);
-    }
-    for (name, constant) in names[inputs.len()..].iter().zip(constants) {
-        model = model.constant(name, constant);
-    }
-    let texts = |v: &[String]| v.to_vec();
-    let (from, to) = (texts(&names), texts(&results));
-    let from: Vec<&str> = from.iter().map(String::as_str).collect();
-    let to: Vec<&str> = to.iter().map(String::as_str).collect();
-    model = model.node(operator, &from, &to, attributes);
-    for result in &results {
-        model = model.output(result);
-    }
-    let given = names.iter().cloned().zip(inputs.iter().cloned()).collect();
-    agree(&model.finish(), 1, &given, FLOATS);
-}
-
-fn scaled(dice: &mut Dice, dims: &[usize], factor: f32, shift: f32) -> Tensor {
-    let values = dice.floats(dims);
-    let values = values.as_f32().unwrap().iter().map(|v| v * factor + shift);
-    Tensor::f32(dims, values.collect()).unwrap()
-}
 
 #[test]
 fn functions_of_one_float() {
@@ -455,4 +414,54 @@ fn products_windows_and_recurrences() {
         3,
         [],
     );
+}
+
+#[test]
+fn half_floats_are_read_and_rounded_to() {
+    let mut dice = Dice(6);
+    // Halves of every size, what lies between them, and what they cannot say.
+    let mut values: Vec<f32> = (0..400)
+        .map(|i| dice.float() * 2f32.powi(i % 60 - 35))
+        .collect();
+    values.extend([
+        65_504.0,
+        65_519.9,
+        65_520.0,
+        -1e30,
+        f32::NAN,
+        f32::INFINITY,
+        -0.0,
+    ]);
+    values.extend([
+        2f32.powi(-24),
+        2f32.powi(-25),
+        3.0 * 2f32.powi(-25),
+        6.097e-5,
+    ]);
+    let x = Tensor::f32(&[values.len()], values).unwrap();
+    let to = [("to", Attribute::Int(10))];
+    single("Cast", &[x], &[], 1, to);
+    let ints = longs(&[1, 2049, 70_000, -3]);
+    single("Cast", &[ints], &[], 1, [("to", Attribute::Int(10))]);
+
+    let model = ModelBuilder::new(17)
+        .input("x", DType::F32, &[None, Some(3), Some(8), Some(8)])
+        .constant("w", &dice.floats(&[4, 3, 3, 3]))
+        .constant("b", &dice.floats(&[4]))
+        .node("Conv", &["x", "w", "b"], &["c"], [])
+        .node("Relu", &["c"], &["r"], [])
+        .node("GlobalAveragePool", &["r"], &["p"], [])
+        .node("Flatten", &["p"], &["f"], [])
+        .node("Cast", &["f"], &["y"], [("to", Attribute::Int(1))])
+        .output("y")
+        .finish();
+    let halves = halved(&model).unwrap();
+    assert!(halves.len() < model.len());
+    let given = [("x".to_owned(), dice.floats(&[2, 3, 8, 8]))].into();
+    let narrow = agree(&halves, 2, &given, 1e-3);
+    // Inputs and outputs are 32-bit floats.
+    assert_eq!(narrow.abi.inputs[0].spec.dtype, DType::F32);
+    let (a, b) = (run(&narrow, 2, &given), agree(&model, 2, &given, FLOATS));
+    let b = run(&b, 2, &given);
+    assert!(difference(&a["y"], &b["y"]) < 2e-3);
 }

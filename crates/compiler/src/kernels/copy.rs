@@ -26,7 +26,16 @@ pub(crate) struct Copy {
     /// The same in the destination.
     pub(crate) to: (u32, Vec<i64>),
     /// Bytes of the destination that are filled with a byte first: (byte, number).
-    pub(crate) fill: Option<(u8, usize)>,
+    pub(crate) fill: Option<(Fill, usize)>,
+}
+
+/// What padding is filled with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fill {
+    /// This byte.
+    Byte(u8),
+    /// The byte that lies there at run time.
+    At(Ref),
 }
 
 impl Copy {
@@ -108,7 +117,10 @@ impl Kernel for Copy {
     }
 
     fn reads(&self) -> Vec<Ref> {
-        vec![self.src]
+        match self.fill {
+            Some((Fill::At(byte), _)) => vec![self.src, byte],
+            _ => vec![self.src],
+        }
     }
 
     fn writes(&self) -> Vec<Ref> {
@@ -122,10 +134,15 @@ impl Kernel for Copy {
     fn emit(&self, f: &mut Func<'_>) {
         if let Some((byte, bytes)) = self.fill {
             let all = f.pointer(self.dst, 0);
-            f.get(all)
-                .int(i32::from(byte))
-                .int(bytes as i32)
-                .op(I::MemoryFill(0));
+            f.get(all);
+            match byte {
+                Fill::Byte(byte) => f.int(i32::from(byte)),
+                Fill::At(place) => {
+                    let place = f.pointer(place, 0);
+                    f.get(place).op(I::I32Load8U(at(0)))
+                }
+            };
+            f.int(bytes as i32).op(I::MemoryFill(0));
         }
         let (src, dst) = (
             f.pointer(self.src, self.from.0),

@@ -53,6 +53,8 @@ pub(crate) enum Finish {
         /// Limits, within the range of the type.
         limits: (i32, i32),
     },
+    /// Integers are stored as they are.
+    Sums,
     /// Integers are scaled to floats and cut.
     Dequantize {
         /// Multipliers, packed like the bias.
@@ -74,7 +76,7 @@ impl Finish {
     /// The multipliers.
     pub(crate) fn scales(&self) -> Option<Ref> {
         match self {
-            Self::Float(_) => None,
+            Self::Float(_) | Self::Sums => None,
             Self::Requantize { scales, .. } | Self::Dequantize { scales, .. } => Some(*scales),
         }
     }
@@ -95,6 +97,11 @@ impl Finish {
                 f.op(I::F32x4ConvertI32x4S).get(*scale).op(I::F32x4Mul);
             }
             match self {
+                Self::Sums => {
+                    f.set(acc);
+                    let rest = count.saturating_sub(4 * v).min(4);
+                    f.store_bytes(pointer, offset + 16 * v as u32, acc, 4 * rest);
+                }
                 Self::Float(clamp) | Self::Dequantize { clamp, .. } => {
                     f.clamp(clamp.low, clamp.high).set(acc);
                     let rest = count.saturating_sub(4 * v).min(4);

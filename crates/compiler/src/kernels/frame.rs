@@ -1,7 +1,7 @@
 //! Images with padding around, and bytes brought to 16 bits: what windows go over.
 
 use super::Kernel;
-use super::copy::consecutive;
+use super::copy::{Fill, consecutive};
 use crate::emit::{Func, Local, Ref, at};
 use sandpiper_core::tensor::DType;
 use wasm_encoder::Instruction as I;
@@ -46,13 +46,35 @@ pub(crate) struct Frame {
     pub(crate) around: [usize; 2],
     /// Elements of padding before and behind each row.
     pub(crate) beside: [usize; 2],
-    /// Four bytes of padding: one element or several.
-    pub(crate) fill: u32,
+    /// The byte of which padding consists, before it is widened.
+    pub(crate) fill: Fill,
 }
 
 impl Frame {
     fn padded(&self) -> bool {
         self.around != [0, 0] || self.beside != [0, 0]
+    }
+
+    /// Sets a vector full of padding.
+    fn spread(&self, f: &mut Func<'_>, fill: Local) {
+        let signed = self.form == Form::Widened(DType::I8);
+        match self.fill {
+            Fill::Byte(byte) if signed => f.int(byte.cast_signed().into()),
+            Fill::Byte(byte) => f.int(byte.into()),
+            Fill::At(place) => {
+                let place = f.pointer(place, 0);
+                f.get(place).op(if signed {
+                    I::I32Load8S(at(0))
+                } else {
+                    I::I32Load8U(at(0))
+                })
+            }
+        };
+        f.op(match self.form {
+            Form::Same(_) => I::I8x16Splat,
+            Form::Widened(_) => I::I16x8Splat,
+        });
+        f.set(fill);
     }
 
     /// Stores so many bytes of padding, and moves the pointer behind them.
@@ -108,7 +130,10 @@ impl Kernel for Frame {
     }
 
     fn reads(&self) -> Vec<Ref> {
-        vec![self.src]
+        match self.fill {
+            Fill::Byte(_) => vec![self.src],
+            Fill::At(byte) => vec![self.src, byte],
+        }
     }
 
     fn writes(&self) -> Vec<Ref> {
@@ -126,7 +151,7 @@ impl Kernel for Frame {
             self.whole(f, (src, dst, wide));
             return;
         }
-        f.ints(self.fill.cast_signed()).set(fill);
+        self.spread(f, fill);
         let (from, to) = self.form.bytes();
         let (row, beside) = (self.row, self.beside.map(|n| n * to));
         let full = beside[0] + row * to + beside[1];

@@ -2,6 +2,7 @@
 
 use super::Kernel;
 use super::curves::Exp;
+use super::rows::{along, mask, reduce};
 use crate::emit::{Func, Local, Ref};
 use wasm_encoder::Instruction as I;
 
@@ -27,48 +28,10 @@ struct Locals {
     exp: Exp,
 }
 
-/// All ones in the first `count` lanes.
-fn mask(count: usize) -> I<'static> {
-    let ones = (1u128 << (32 * count)) - 1;
-    I::V128Const(ones as i128)
-}
-
-/// Lanes of a variable in pairs exchanged, by halves or by neighbours.
-fn exchanged(f: &mut Func<'_>, vector: Local, lanes: [u8; 4]) {
-    let mut bytes = [0u8; 16];
-    for (i, b) in bytes.iter_mut().enumerate() {
-        *b = lanes[i / 4] * 4 + (i % 4) as u8;
-    }
-    f.get(vector).get(vector).op(I::I8x16Shuffle(bytes));
-}
-
-/// Reduces a variable so that all of its lanes hold the result.
-fn reduce(f: &mut Func<'_>, vector: Local, op: &I<'static>) {
-    for lanes in [[2, 3, 0, 1], [1, 0, 3, 2]] {
-        f.get(vector);
-        exchanged(f, vector, lanes);
-        f.op(op.clone()).set(vector);
-    }
-}
-
 impl Softmax {
-    /// Calls `body(whole vector?)` for a row's vectors, moving `pointers` along and back.
-    fn along(&self, f: &mut Func<'_>, pointers: &[Local], body: &dyn Fn(&mut Func<'_>, usize)) {
-        f.repeat(self.len / 4, |f| {
-            body(f, 4);
-            pointers.iter().for_each(|p| f.bump(*p, 16));
-        });
-        if !self.len.is_multiple_of(4) {
-            body(f, self.len % 4);
-        }
-        pointers
-            .iter()
-            .for_each(|p| f.bump(*p, -16 * (self.len / 4) as i64));
-    }
-
     fn row(&self, f: &mut Func<'_>, l: &Locals) {
         f.floats(f32::NEG_INFINITY).set(l.most);
-        self.along(f, &[l.x], &|f, count| {
+        along(f, self.len, &[l.x], &|f, count| {
             f.get(l.most).load(l.x, 0);
             if count < 4 {
                 f.floats(f32::NEG_INFINITY)
@@ -79,7 +42,7 @@ impl Softmax {
         });
         reduce(f, l.most, &I::F32x4Max);
         f.floats(0.0).set(l.sum);
-        self.along(f, &[l.x, l.y], &|f, count| {
+        along(f, self.len, &[l.x, l.y], &|f, count| {
             f.load(l.x, 0).get(l.most).op(I::F32x4Sub);
             l.exp.apply(f);
             f.set(l.v);
@@ -91,7 +54,7 @@ impl Softmax {
             f.op(I::F32x4Add).set(l.sum);
         });
         reduce(f, l.sum, &I::F32x4Add);
-        self.along(f, &[l.y], &|f, count| {
+        along(f, self.len, &[l.y], &|f, count| {
             f.load(l.y, 0).get(l.sum).op(I::F32x4Div).set(l.v);
             f.store_bytes(l.y, 0, l.v, 4 * count);
         });

@@ -4,8 +4,8 @@ use super::window::Geometry;
 use super::{Layout, LowerCx};
 use crate::emit::{Ref, range};
 use crate::kernels::{
-    Dense, Depthwise, Element, Finish, Form, Frame, MAX_DEPTHWISE_TAPS, Pixels, WeightsOf,
-    pack_dense, pack_depthwise, packed_dense_bytes, panel_widths,
+    Dense, Depthwise, Element, Ex, Fill, Finish, Form, Frame, MAX_DEPTHWISE_TAPS, Pixels, Scalar,
+    WeightsOf, pack_dense, pack_depthwise, packed_dense_bytes, panel_widths,
 };
 use crate::typed::Clamp;
 use sandpiper_core::tensor::DType;
@@ -19,12 +19,20 @@ pub(crate) struct Terms<'a> {
     pub(crate) element: Element,
     /// The weight of (output channel, input channel of its group, element of the window).
     pub(crate) weight: &'a dyn Fn(usize, usize, usize) -> f32,
-    /// Bias by output channel, as bits of the accumulators' type.
-    pub(crate) bias: Vec<u32>,
+    /// What sums begin at.
+    pub(crate) bias: Bias,
     /// From accumulators to results.
     pub(crate) finish: Ending,
-    /// The byte that padding is filled with.
-    pub(crate) fill: u8,
+    /// What padding is filled with.
+    pub(crate) fill: Fill,
+}
+
+/// What the sums of an output channel begin at.
+pub(crate) enum Bias {
+    /// By output channel, as bits of the accumulators' type.
+    Known(Vec<u32>),
+    /// Minus the byte that lies there at run time, times an integer by output channel.
+    Times(Ref, DType, Vec<i32>),
 }
 
 /// A [`Finish`] before its multipliers are part of the weights.
@@ -33,6 +41,8 @@ pub(crate) enum Ending {
     Float(Clamp),
     /// Integers with a multiplier by output channel, to a type with a zero point and limits.
     Requantize(Vec<f32>, DType, i32, (i32, i32)),
+    /// Integers, as they are.
+    Sums,
     /// Integers with a multiplier by output channel, to floats.
     Dequantize(Vec<f32>, Clamp),
 }
@@ -86,9 +96,17 @@ fn endings(
     widths: &[(usize, usize)],
 ) -> Result<(Ref, Finish), String> {
     let bits = |v: &Vec<f32>| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    let bias = cx.weights(&by_panel(&terms.bias, groups, widths))?;
+    let bias = match &terms.bias {
+        Bias::Known(bias) => cx.weights(&by_panel(bias, groups, widths))?,
+        Bias::Times(zero, dtype, factors) => {
+            let factors: Vec<u32> = factors.iter().map(|f| *f as u32).collect();
+            let packed = by_panel(&factors, groups, widths);
+            negated(cx, (*zero, *dtype), &packed)?
+        }
+    };
     let finish = match &terms.finish {
         Ending::Float(clamp) => Finish::Float(*clamp),
+        Ending::Sums => Finish::Sums,
         Ending::Requantize(scales, dtype, zero, limits) => Finish::Requantize {
             scales: cx.weights(&by_panel(&bits(scales), groups, widths))?,
             dtype: *dtype,
@@ -101,6 +119,24 @@ fn endings(
         },
     };
     Ok((bias, finish))
+}
+
+/// Integers times minus a byte that is known only at run time.
+fn negated(
+    cx: &mut LowerCx<'_>,
+    (zero, dtype): (Ref, DType),
+    factors: &[u8],
+) -> Result<Ref, String> {
+    let (from, to) = (cx.weights(factors)?, cx.temporary(factors.len()));
+    let mut program = Scalar::new("zero-point");
+    let zero = program.load(zero, dtype, Ex::Int(0));
+    let minus = program.once(Ex::Int(0) - zero);
+    program.each(factors.len() / 4, |s, i| {
+        let factor = s.load(from, DType::I32, i.clone());
+        s.store(to, DType::I32, i, factor * minus.clone());
+    });
+    cx.push(program, 0)?;
+    Ok(to)
 }
 
 fn push(
@@ -131,8 +167,7 @@ pub(crate) fn convolution(
     let (src, full) = match terms.element {
         Element::F32 => g.source(cx, 0, terms.fill)?,
         Element::Int { dtype, .. } => {
-            let fill = widened(terms.fill, dtype);
-            g.framed(cx, 0, ("widen", Form::Widened(dtype), fill))?
+            g.framed(cx, 0, ("widen", Form::Widened(dtype), terms.fill))?
         }
     };
     let size = terms.element.dense_bytes();
@@ -160,18 +195,21 @@ pub(crate) fn convolution(
         run,
         at: &weight,
     };
+    let dst = cx.write(Layout::Last)?;
     let dense = Shape {
         src,
+        dst,
         pixels: g.pixels(full, size).merged(),
         group_step: per_group * size,
         taps: kernel_taps,
     };
-    dense.lower(cx, &w, terms, (Layout::Last, "conv"), macs)
+    dense.lower(cx, &w, terms, "conv", macs)
 }
 
-/// Where a dense kernel reads.
+/// Where a dense kernel reads and writes.
 struct Shape {
     src: Ref,
+    dst: Ref,
     pixels: Pixels,
     group_step: usize,
     taps: [(usize, usize); 2],
@@ -229,7 +267,7 @@ impl Shape {
         cx: &mut LowerCx<'_>,
         w: &WeightsOf<'_>,
         terms: &Terms<'_>,
-        (layout, what): (Layout, &str),
+        what: &str,
         macs: u64,
     ) -> Result<(), String> {
         if packed_dense_bytes(terms.element, w).is_none_or(|n| n > MAX_PACKED_BYTES) {
@@ -237,7 +275,6 @@ impl Shape {
         }
         let widths = panel_widths(w.channels);
         let (bias, finish) = endings(cx, terms, w.groups, &widths)?;
-        let dst = cx.write(layout)?;
         let name = match (what, terms.element) {
             ("conv", Element::F32) => "conv-f32",
             ("conv", _) => "conv-i8",
@@ -263,7 +300,7 @@ impl Shape {
             let kernel = Dense {
                 name,
                 src: (self.src, offset as u32),
-                dst,
+                dst: self.dst,
                 weights,
                 bias: (index == 0).then_some(bias),
                 element: terms.element,
@@ -280,15 +317,6 @@ impl Shape {
         }
         Ok(())
     }
-}
-
-/// Twice a byte of this type as an integer of 16 bits.
-fn widened(byte: u8, dtype: DType) -> u32 {
-    let wide = match dtype {
-        DType::U8 => u16::from(byte),
-        _ => i16::from(byte.cast_signed()).cast_unsigned(),
-    };
-    u32::from(wide) | u32::from(wide) << 16
 }
 
 fn depthwise(
@@ -333,10 +361,21 @@ fn depthwise(
 /// `columns`: `terms.weight(column, k, 0)`.
 pub(crate) fn product(
     cx: &mut LowerCx<'_>,
+    sizes: [usize; 3],
+    terms: &Terms<'_>,
+) -> Result<(), String> {
+    let src = cx.read(0, Layout::Plain)?;
+    let dst = cx.write(Layout::Plain)?;
+    product_into(cx, (src, dst), sizes, terms)
+}
+
+/// The same from and to given places.
+pub(crate) fn product_into(
+    cx: &mut LowerCx<'_>,
+    (mut src, dst): (Ref, Ref),
     [rows, columns, inner]: [usize; 3],
     terms: &Terms<'_>,
 ) -> Result<(), String> {
-    let mut src = cx.read(0, Layout::Plain)?;
     let size = terms.element.dense_bytes();
     if let Element::Int { dtype, .. } = terms.element {
         let dst = cx.temporary(rows * inner * size);
@@ -350,7 +389,7 @@ pub(crate) fn product(
             row: rows * inner,
             around: [0, 0],
             beside: [0, 0],
-            fill: 0,
+            fill: Fill::Byte(0),
         };
         cx.push(widen, 0)?;
         src = dst;
@@ -370,10 +409,11 @@ pub(crate) fn product(
     };
     let shape = Shape {
         src,
+        dst,
         pixels,
         group_step: 0,
         taps: [(1, 0), (1, 0)],
     };
     let macs = (rows * columns) as u64 * inner as u64;
-    shape.lower(cx, &w, terms, (Layout::Plain, "gemm"), macs)
+    shape.lower(cx, &w, terms, "gemm", macs)
 }

@@ -10,6 +10,7 @@ pub(crate) mod pooling;
 pub(crate) mod pooling_any;
 mod program;
 pub(crate) mod scales;
+pub(crate) mod sums;
 pub(crate) mod window;
 
 pub(crate) use context::LowerCx;

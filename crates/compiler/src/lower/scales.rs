@@ -1,8 +1,8 @@
 //! Scales and zero points of quantised operands.
 
 use super::LowerCx;
-use super::dense::{Ending, Terms};
-use crate::kernels::Element;
+use super::dense::{Bias, Ending, Terms};
+use crate::kernels::{Element, Fill};
 use crate::tensor::Tensor;
 use crate::typed::NodeView;
 use sandpiper_core::tensor::DType;
@@ -141,9 +141,9 @@ impl Quantized {
         Ok(Terms {
             element: Element::Int { dtype, wide },
             weight,
-            bias: bias.into_iter().map(|b| b as u32).collect(),
+            bias: Bias::Known(bias.into_iter().map(|b| b as u32).collect()),
             finish,
-            fill: zero as u8,
+            fill: Fill::Byte(zero as u8),
         })
     }
 }

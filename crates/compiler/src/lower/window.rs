@@ -3,7 +3,7 @@
 use super::loops::Span;
 use super::{Layout, LowerCx};
 use crate::emit::Ref;
-use crate::kernels::{Copy, Form, Frame, Pixels};
+use crate::kernels::{Copy, Fill, Form, Frame, Pixels};
 use crate::reference::Fitted;
 use crate::tensor::elements;
 use crate::typed::Type;
@@ -99,7 +99,7 @@ impl Geometry {
         &self,
         cx: &mut LowerCx<'_>,
         index: usize,
-        fill: u8,
+        fill: Fill,
     ) -> Result<(Ref, [usize; 2]), String> {
         if !self.padded() {
             return Ok((cx.read(index, Layout::Last)?, self.input));
@@ -111,7 +111,6 @@ impl Geometry {
         let bytes = total.ok_or("its padded input is too large")? * size;
         let from = cx.layout(index);
         if from == Layout::Last || self.channels == 1 {
-            let fill = u32::from_le_bytes([fill; 4]);
             return self.framed(cx, index, ("pad", Form::Same(size), fill));
         }
         let src = cx.read(index, from)?;
@@ -146,12 +145,12 @@ impl Geometry {
     }
 
     /// The source of input `index` with channels last, in this form, with padding around it where
-    /// windows reach into it; and its size. `fill`: four bytes of padding.
+    /// windows reach into it; and its size.
     pub(crate) fn framed(
         &self,
         cx: &mut LowerCx<'_>,
         index: usize,
-        (name, form, fill): (&'static str, Form, u32),
+        (name, form, fill): (&'static str, Form, Fill),
     ) -> Result<(Ref, [usize; 2]), String> {
         let extent = self.extent();
         let behind = |i: usize| extent[i].saturating_sub(self.begin[i] + self.input[i]);

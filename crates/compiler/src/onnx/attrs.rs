@@ -1,6 +1,6 @@
 //! Attributes of a node, with their defaults.
 
-use super::{AttributeProto, NodeProto, tensor_of};
+use super::{AttributeProto, GraphProto, NodeProto, tensor_of};
 use crate::tensor::Tensor;
 
 /// The attributes of one node.
@@ -66,6 +66,11 @@ impl<'a> Attrs<'a> {
             .find(name)
             .map(|a| String::from_utf8_lossy(&a.s).into_owned());
         text.unwrap_or_else(|| default.to_owned())
+    }
+
+    /// A graph.
+    pub(crate) fn graph(&self, name: &str) -> Option<&'a GraphProto> {
+        self.find(name).and_then(|a| a.g.as_ref())
     }
 
     /// A tensor.

@@ -5,8 +5,8 @@
 
 use super::messages::{DimProto, ShapeProto, TensorTypeProto, TypeProto};
 use super::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetId, TensorProto, ValueInfoProto,
-    decode, tensor_of,
+    AttributeProto, GraphProto, HALF, ModelProto, NodeProto, OperatorSetId, TensorProto,
+    ValueInfoProto, decode, narrowed, tensor_of,
 };
 use crate::error::CompileError;
 use crate::tensor::Tensor;
@@ -30,10 +30,12 @@ pub enum Attribute {
     Ints(Vec<i64>),
     /// A tensor.
     Tensor(Tensor),
+    /// A graph within the graph: what was built, which may read what is around it.
+    Graph(Box<ModelBuilder>),
 }
 
 /// A model file under construction.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelBuilder {
     model: ModelProto,
     graph: GraphProto,
@@ -81,6 +83,10 @@ fn attribute_proto(name: &str, value: Attribute) -> AttributeProto {
         Attribute::Tensor(tensor) => {
             proto.t = Some(tensor_proto("", &tensor));
             4
+        }
+        Attribute::Graph(builder) => {
+            proto.g = Some(builder.graph);
+            5
         }
         Attribute::Ints(ints) => {
             proto.ints = ints;
@@ -141,6 +147,18 @@ impl ModelBuilder {
     #[must_use]
     pub fn constant(mut self, name: &str, tensor: &Tensor) -> Self {
         self.graph.initializer.push(tensor_proto(name, tensor));
+        self
+    }
+
+    /// Adds a constant of bytes as integers of 4 bits, of which the low halves are kept.
+    #[must_use]
+    pub fn nibbles(mut self, name: &str, tensor: &Tensor) -> Self {
+        let halves = tensor.to_bytes();
+        let pair = |p: &[u8]| p[0] & 15 | p.get(1).map_or(0, |high| high << 4);
+        let mut proto = tensor_proto(name, tensor);
+        proto.raw_data = halves.chunks(2).map(pair).collect();
+        proto.data_type = if tensor.dtype() == DType::U8 { 21 } else { 22 };
+        self.graph.initializer.push(proto);
         self
     }
 
@@ -262,6 +280,43 @@ pub fn freeze(onnx: &[u8], values: &BTreeMap<String, Tensor>) -> Result<Vec<u8>,
         graph.input.retain(|i| !values.contains_key(&i.name));
         let constants = values.iter().map(|(name, t)| tensor_proto(name, t));
         graph.initializer.extend(constants);
+    }
+    Ok(model.encode_to_vec())
+}
+
+/// The same file with 16-bit floats in place of 32-bit ones: constants (rounded), inputs, and what is
+/// cast to.
+///
+/// # Errors
+/// [`CompileError`] when it is no ONNX file, or a constant is damaged.
+pub fn halved(onnx: &[u8]) -> Result<Vec<u8>, CompileError> {
+    let mut model = decode(onnx)?;
+    let float = type_number(DType::F32);
+    if let Some(graph) = &mut model.graph {
+        for constant in graph
+            .initializer
+            .iter_mut()
+            .filter(|t| t.data_type == float)
+        {
+            let tensor = tensor_of(constant).map_err(CompileError::NotOnnx)?;
+            let values = tensor.as_f32().map_err(CompileError::NotOnnx)?;
+            constant.raw_data = values
+                .iter()
+                .flat_map(|v| narrowed(*v).to_le_bytes())
+                .collect();
+            constant.float_data.clear();
+            constant.data_type = HALF;
+        }
+        let types = graph.input.iter_mut().flat_map(|i| &mut i.r#type);
+        for tensor in types.flat_map(|t| &mut t.tensor_type) {
+            if tensor.elem_type == float {
+                tensor.elem_type = HALF;
+            }
+        }
+        let attributes = graph.node.iter_mut().flat_map(|n| &mut n.attribute);
+        for attribute in attributes.filter(|a| a.name == "to" && a.i == i64::from(float)) {
+            attribute.i = i64::from(HALF);
+        }
     }
     Ok(model.encode_to_vec())
 }

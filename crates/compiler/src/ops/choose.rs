@@ -1,10 +1,10 @@
 //! Where, Not, Cast, PRelu, BitwiseNot: what takes operands of different kinds element by element.
 
 use super::{Call, Operator};
-use crate::kernels::{Bin, Ex, Ty};
+use crate::kernels::{Bin, Ex, Scalar, Ty, Un};
 use crate::lower::elementwise::broadcast;
 use crate::lower::{LowerCx, loops};
-use crate::onnx::dtype_of;
+use crate::onnx::{HALF, dtype_of, narrowed, widened};
 use crate::reference::numbers::{self, Number};
 use crate::tensor::Tensor;
 use crate::typed::{NodeView, Type};
@@ -86,7 +86,8 @@ impl Operator for BitwiseNot {
 }
 
 /// Cast, and CastLike. Floats are truncated to integers; what is out of range saturates at 64 bits
-/// and wraps from there.
+/// and wraps from there. A cast to 16-bit floats rounds to what they can say; the result is stored in
+/// 32 bits.
 pub(crate) struct Cast;
 
 /// CastLike.
@@ -109,6 +110,29 @@ fn cast_lower(cx: &mut LowerCx<'_>) -> Result<(), String> {
     })
 }
 
+/// The nearest 16-bit float.
+fn half(s: &mut Scalar, x: Ex) -> Ex {
+    let r = Ex::Real;
+    let x = s.once(x);
+    let size = s.once(x.clone().un(Un::Abs));
+    // From 0.5 to 1 a 32-bit float has steps of 2^-24, as 16-bit floats have below 2^-14.
+    let small = s.once(size.clone() + r(0.5)) - r(0.5);
+    let bits = s.once(size.clone().bits());
+    let odd = bits
+        .clone()
+        .bin(Bin::ShrU, Ex::Int(13))
+        .bin(Bin::And, Ex::Int(1));
+    let rounded = (bits + Ex::Int(0xfff) + odd).bin(Bin::And, Ex::Int(!0x1fff));
+    let normal = size
+        .clone()
+        .lt(r(65_520.0))
+        .pick(rounded.bits(), r(f32::INFINITY));
+    let value = size.clone().lt(r(2f32.powi(-14))).pick(small, normal);
+    let signed = value.bin(Bin::CopySign, x.clone());
+    // NaN is no number: it stays.
+    size.clone().eq(size).pick(signed, x)
+}
+
 impl Operator for Cast {
     fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
         let number = i32::try_from(node.attrs().int("to", 0)).unwrap_or(0);
@@ -117,10 +141,23 @@ impl Operator for Cast {
 
     fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
         let number = i32::try_from(call.attrs().int("to", 0)).unwrap_or(0);
+        if number == HALF {
+            let half = |v: &[Number]| {
+                let rounded = widened(narrowed(v[0].float() as f32));
+                Number::Float(f64::from(rounded))
+            };
+            return Ok(vec![numbers::zip(&[call.input(0)?], DType::F32, &half)?]);
+        }
         cast_eval(call, dtype_of(number)?)
     }
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        if cx.view().attrs().int("to", 0) == i64::from(HALF) {
+            return loops::elementwise(cx, "cast-f16", &[0], &mut |s, v| {
+                let x = v[0].clone().to(Ty::Real);
+                half(s, x)
+            });
+        }
         cast_lower(cx)
     }
 }

@@ -1,9 +1,9 @@
 //! Conv with constant weights, over one or two spatial dimensions.
 
 use super::{Call, Operator};
-use crate::kernels::Element;
+use crate::kernels::{Element, Fill};
 use crate::lower::LowerCx;
-use crate::lower::dense::{Ending, Terms, convolution};
+use crate::lower::dense::{Bias, Ending, Terms, convolution};
 use crate::lower::window::{Geometry, image, result};
 use crate::reference;
 use crate::reference::Window;
@@ -76,11 +76,13 @@ impl Operator for Conv {
         let terms = Terms {
             element: Element::F32,
             weight: &weight,
-            bias: (0..outputs)
-                .map(|m| bias.map_or(0, |b| b[m].to_bits()))
-                .collect(),
+            bias: Bias::Known(
+                (0..outputs)
+                    .map(|m| bias.map_or(0, |b| b[m].to_bits()))
+                    .collect(),
+            ),
             finish: Ending::Float(cx.node.clamp),
-            fill: 0,
+            fill: Fill::Byte(0),
         };
         convolution(cx, &g, (outputs, groups), &terms)
     }

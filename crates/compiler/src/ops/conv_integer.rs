@@ -1,8 +1,11 @@
-//! ConvInteger: bytes to 32-bit integers, over one or two spatial dimensions.
+//! ConvInteger: bytes to 32-bit integers, over one or two spatial dimensions. With constant weights by
+//! the kernels of other convolutions, else by a program.
 
 use super::{Call, Operator};
 use crate::kernels::{Bin, Ex, Scalar, index};
+use crate::lower::dense::convolution;
 use crate::lower::scales::eight_bit;
+use crate::lower::sums::Summed;
 use crate::lower::window::{Geometry, image, result};
 use crate::lower::{Layout, LowerCx};
 use crate::reference::Window;
@@ -64,6 +67,14 @@ impl Operator for ConvInteger {
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
         let node = cx.view();
         let (g, outputs, groups) = plan(&node)?;
+        let each = node.ty(1)?.elements() / outputs;
+        if let Some(summed) = Summed::of(&node, outputs, |i| i / each)? {
+            let taps = g.kernel[0] * g.kernel[1];
+            let weight =
+                |m: usize, c: usize, tap: usize| summed.values[m * each + c * taps + tap] as f32;
+            let terms = summed.terms(cx, &weight)?;
+            return convolution(cx, &g, (outputs, groups), &terms);
+        }
         let (x, w) = (node.ty(0)?.dtype, node.ty(1)?.dtype);
         let [src, weights] = [cx.read(0, Layout::Plain)?, cx.read(1, Layout::Plain)?];
         let mut zeros = [None, None];

@@ -1,4 +1,4 @@
-//! DequantizeLinear, by tensor or by axis. Of a constant it is folded only once the rewriting has
+//! DequantizeLinear, by tensor, by axis, or by blocks along it. Of a constant it is folded only once the rewriting has
 //! seen it: quantised weights stay what they are.
 
 use super::quantize_linear::{along_axis, by_tensor, known_only_at_run_time};
@@ -36,7 +36,7 @@ impl Operator for DequantizeLinear {
     }
 
     fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
-        call.run(reference::quantize::dequantize(&call.attrs()))
+        reference::quantize::dequantize(&call.attrs(), call.inputs)
     }
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {

@@ -1,9 +1,9 @@
 //! Gemm: fast with a constant right operand and a constant row to add.
 
 use super::{Call, Operator};
-use crate::kernels::Element;
+use crate::kernels::{Element, Fill};
 use crate::lower::LowerCx;
-use crate::lower::dense::{Ending, Terms, product};
+use crate::lower::dense::{Bias, Ending, Terms, product};
 use crate::reference;
 use crate::reference::Transposed;
 use crate::tensor::Tensor;
@@ -88,9 +88,9 @@ impl Operator for Gemm {
         let terms = Terms {
             element: Element::F32,
             weight: &weight,
-            bias: (0..columns).map(|n| added(n).to_bits()).collect(),
+            bias: Bias::Known((0..columns).map(|n| added(n).to_bits()).collect()),
             finish: Ending::Float(cx.node.clamp),
-            fill: 0,
+            fill: Fill::Byte(0),
         };
         product(cx, sizes, &terms)
     }

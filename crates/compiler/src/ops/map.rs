@@ -8,7 +8,7 @@ use crate::onnx::Attrs;
 use crate::reference::elementwise::map;
 use crate::reference::numbers::{Number, zip};
 use crate::tensor::Tensor;
-use crate::typed::{NodeView, Type};
+use crate::typed::{Clamp, NodeView, Type};
 use sandpiper_core::tensor::DType;
 
 /// The two numbers that some of them take, from attributes.
@@ -87,6 +87,10 @@ impl Operator for Map {
             (self.program)(s, v[0].clone(), params)
         })
     }
+
+    fn by_element(&self) -> bool {
+        true
+    }
 }
 
 /// The expression of those that are computed four at a time, in whatever order elements lie.
@@ -103,6 +107,22 @@ fn vector(name: &str, [a, b]: Params) -> Option<Expr> {
         "reciprocal" => Some(Expr::Const(1.0).over(x())),
         "sigmoid" => curve(Curve::Sigmoid),
         "tanh" => curve(Curve::Tanh),
+        "exp" => curve(Curve::Exp),
+        "erf" => curve(Curve::Erf),
+        // By the tangent, x/2 (1 + tanh u) is x times the sigmoid of 2 u.
+        "gelu" if a != 0.0 => {
+            let cube = x()
+                .times(x())
+                .times(Expr::Const(0.044_715))
+                .plus(Expr::Const(1.0));
+            let twice = cube.times(x()).times(Expr::Const(2.0 * SQRT_2_OVER_PI));
+            Some(x().times(twice.curve(Curve::Sigmoid)))
+        }
+        "gelu" => curve(Curve::Gelu),
+        "elu" => Some(elu(x(), a)),
+        "selu" => Some(elu(x(), a).times(Expr::Const(b))),
+        // Of another sign, both of its sides are below 0 together.
+        "celu" if a > 0.0 => Some(positive(x()).plus(below(x().over(Expr::Const(a)), a))),
         "leaky-relu" => curve(Curve::Leaky(a)),
         "hard-sigmoid" => {
             let line = Expr::Const(a).times(x()).plus(Expr::Const(b));
@@ -115,6 +135,25 @@ fn vector(name: &str, [a, b]: Params) -> Option<Expr> {
         "softsign" => Some(x().over(Expr::Const(1.0).plus(x().curve(Curve::Abs)))),
         _ => None,
     }
+}
+
+/// x, or 0 below 0.
+fn positive(x: Expr) -> Expr {
+    let (low, high) = (0.0, f32::INFINITY);
+    Expr::Cut(Box::new(x), Clamp { low, high })
+}
+
+/// a (e^x - 1) of x below 0; above, e^0 is 1 and nothing is left.
+fn below(x: Expr, a: f32) -> Expr {
+    let (low, high) = (f32::NEG_INFINITY, 0.0);
+    let negative = Expr::Cut(Box::new(x), Clamp { low, high });
+    let power = negative.curve(Curve::Exp).minus(Expr::Const(1.0));
+    Expr::Const(a).times(power)
+}
+
+/// x, or below 0 a (e^x - 1).
+fn elu(x: Expr, a: f32) -> Expr {
+    positive(x.clone()).plus(below(x, a))
 }
 
 /// A function of 64-bit floats as one of 32-bit floats.
@@ -240,7 +279,7 @@ maps! {
         r(g) * r(0.0).lt(x.clone()).pick(x, below)
     };
     CELU "celu" [("alpha", 1.0), NONE], |x, [a, _]| x.max(0.0) + (a * (x / a).exp_m1()).min(0.0), |s, x, [a, _]| {
-        let below = r(a) * (exp_below(s, &(x.clone() / r(a))) - r(1.0));
+        let below = r(a) * (wide(s, x.clone() / r(a), f::exp) - r(1.0));
         x.max(r(0.0)) + below.min(r(0.0))
     };
     SHRINK "shrink" [("lambd", 0.5), ("bias", 0.0)], |x, [l, b]| if x < -l { x + b } else if x > l { x - b } else { 0.0 }, |_, x, [l, b]| {

@@ -2,9 +2,9 @@
 
 use super::matrices::product_type;
 use super::{Call, Operator};
-use crate::kernels::Element;
+use crate::kernels::{Element, Fill};
 use crate::lower::LowerCx;
-use crate::lower::dense::{Ending, Terms, product};
+use crate::lower::dense::{Bias, Ending, Terms, product};
 use crate::reference;
 use crate::tensor::Tensor;
 use crate::typed::{NodeView, Type, fixed};
@@ -47,7 +47,7 @@ impl Operator for MatMul {
         node.float(0)?;
         node.float(1)?;
         if !constant(node) {
-            return Ok(vec![product_type(node, DType::F32)?]);
+            return Ok(vec![product_type(node.ty(0)?, node.ty(1)?, DType::F32)?]);
         }
         Ok(vec![multiplied(node, columns(node, 1)?, DType::F32)?])
     }
@@ -69,9 +69,9 @@ impl Operator for MatMul {
         let terms = Terms {
             element: Element::F32,
             weight: &weight,
-            bias: vec![0; columns],
+            bias: Bias::Known(vec![0; columns]),
             finish: Ending::Float(cx.node.clamp),
-            fill: 0,
+            fill: Fill::Byte(0),
         };
         product(cx, [rows, columns, inner], &terms)
     }

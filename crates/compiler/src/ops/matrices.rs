@@ -1,10 +1,13 @@
-//! Products of matrices that are not constant: MatMul by a kernel, Gemm and MatMulInteger by programs.
+//! Products of matrices that are not constant: MatMul by a kernel, Gemm and MatMulInteger by programs;
+//! MatMulInteger with a constant matrix by the kernel of other products.
 
 use super::MIXES;
+use super::matmul::columns;
 use super::{Call, Operator};
 use crate::kernels::{Ex, Product, Scalar, index};
 use crate::lower::loops::broadcast_strides;
-use crate::lower::{Layout, LowerCx};
+use crate::lower::sums::Summed;
+use crate::lower::{Layout, LowerCx, dense};
 use crate::reference::Transposed;
 use crate::reference::elementwise::{broadcast, source};
 use crate::reference::places::places;
@@ -56,8 +59,7 @@ pub(crate) fn product(a: &[usize], b: &[usize]) -> Result<Shape, String> {
 }
 
 /// The type of a product: the batch must be the first dimension of the left operand or of both.
-pub(crate) fn product_type(node: &NodeView<'_>, dtype: DType) -> Result<Type, String> {
-    let (a, b) = (node.ty(0)?, node.ty(1)?);
+pub(crate) fn product_type(a: &Type, b: &Type, dtype: DType) -> Result<Type, String> {
     let shape = product(&a.item(), &b.item())?;
     let mut dims = crate::typed::fixed(&shape.dims);
     let outer =
@@ -73,16 +75,20 @@ pub(crate) fn product_type(node: &NodeView<'_>, dtype: DType) -> Result<Type, St
     Ok(Type::new(dtype, dims))
 }
 
-/// Adds the program of MatMulInteger: zero points are an input each, by row or column if there is more
-/// than one.
-fn multiply(cx: &mut LowerCx<'_>) -> Result<(), String> {
+/// Adds the program of a product of bytes: inputs are the operands and their zero points, which are by
+/// row or column if there is more than one. `finish` makes results of sums.
+pub(crate) fn multiply(
+    cx: &mut LowerCx<'_>,
+    [a, b, a_zero, b_zero]: [usize; 4],
+    finish: &dyn Fn(Ex) -> Ex,
+) -> Result<(), String> {
     let node = cx.view();
-    let (a, b) = (node.ty(0)?, node.ty(1)?);
+    let [left, right] = [cx.read(a, Layout::Plain)?, cx.read(b, Layout::Plain)?];
+    let (a, b) = (node.ty(a)?, node.ty(b)?);
     let shape = product(&a.item(), &b.item())?;
     let [rows, columns, inner] = shape.sizes;
-    let [left, right] = [cx.read(0, Layout::Plain)?, cx.read(1, Layout::Plain)?];
     let mut zeros = Vec::new();
-    for i in [2, 3] {
+    for i in [a_zero, b_zero] {
         zeros.push(match node.optional(i) {
             Some(zero) => {
                 let stride = usize::from(zero.ty.elements() > 1);
@@ -130,7 +136,7 @@ fn multiply(cx: &mut LowerCx<'_>) -> Result<(), String> {
                 s.set(sum, Ex::Var(sum) + l * r);
             });
             let to = y.clone() + index(&[row, column], &[columns, 1]);
-            s.store(dst, dtype, to, Ex::Var(sum));
+            s.store(dst, dtype, to, finish(Ex::Var(sum)));
         });
     });
     let macs = (shape.outer.iter().product::<usize>() * rows * columns) as u64 * inner as u64;
@@ -242,6 +248,33 @@ pub(crate) fn gemm(cx: &mut LowerCx<'_>) -> Result<(), String> {
     cx.push(program, (rows * columns) as u64 * inner as u64)
 }
 
+/// Dimensions and sums of a product of integers, each operand with its zero points: one for all, or one
+/// by row of the left and column of the right.
+pub(crate) fn sums(
+    (a, a_zero): (&Tensor, &[i64]),
+    (b, b_zero): (&Tensor, &[i64]),
+) -> Result<(Vec<usize>, Vec<i64>), String> {
+    let shape = product(a.dims(), b.dims())?;
+    let [rows, columns, inner] = shape.sizes;
+    let (x, w) = (a.to_i64()?, b.to_i64()?);
+    let one = |zeros: &[i64], i: usize| zeros[if zeros.len() == 1 { 0 } else { i }];
+    let mut sums = Vec::new();
+    for (i, _) in places(&shape.outer).enumerate() {
+        let l = source(i, &shape.outer, &shape.a);
+        let r = source(i, &shape.outer, &shape.b);
+        for row in 0..rows {
+            for column in 0..columns {
+                let term = |k: usize| {
+                    let x = x[(l * rows + row) * inner + k] - one(a_zero, row);
+                    x * (w[(r * inner + k) * columns + column] - one(b_zero, column))
+                };
+                sums.push((0..inner).map(term).sum::<i64>());
+            }
+        }
+    }
+    Ok((shape.dims, sums))
+}
+
 /// MatMulInteger: bytes to 32-bit integers.
 pub(crate) struct MatMulInteger;
 
@@ -251,43 +284,39 @@ impl Operator for MatMulInteger {
             crate::lower::scales::eight_bit(node.ty(i)?.dtype)?;
         }
         let shape = product(&node.ty(0)?.item(), &node.ty(1)?.item())?;
-        for (input, size) in [(2, shape.sizes[0]), (3, shape.sizes[1])] {
+        let [one_left, one_right] = [0, 1].map(|i| node.ty(i).is_ok_and(|t| t.dims.len() <= 2));
+        for (input, size, single) in [
+            (2, shape.sizes[0], one_left),
+            (3, shape.sizes[1], one_right),
+        ] {
             let count = node.optional(input).map_or(1, |v| v.ty.elements());
-            if count != 1 && (count != size || !shape.outer.is_empty()) {
+            if count != 1 && (count != size || !single) {
                 return Err(format!("{count} zero points for {size}"));
             }
         }
-        Ok(vec![product_type(node, DType::I32)?])
+        Ok(vec![product_type(node.ty(0)?, node.ty(1)?, DType::I32)?])
     }
 
     fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
-        let (a, b) = (call.input(0)?, call.input(1)?);
-        let shape = product(a.dims(), b.dims())?;
-        let [rows, columns, inner] = shape.sizes;
-        let (x, w) = (a.to_i64()?, b.to_i64()?);
         let zeros = |i: usize| call.optional(i).map_or(Ok(vec![0]), Tensor::to_i64);
-        let (x_zero, w_zero) = (zeros(2)?, zeros(3)?);
-        let one = |zeros: &[i64], i: usize| zeros[if zeros.len() == 1 { 0 } else { i }];
-        let mut sums = Vec::new();
-        for (i, _) in places(&shape.outer).enumerate() {
-            let (l, r) = (
-                source(i, &shape.outer, &shape.a),
-                source(i, &shape.outer, &shape.b),
-            );
-            for row in 0..rows {
-                for column in 0..columns {
-                    let term = |k: usize| {
-                        let x = x[(l * rows + row) * inner + k] - one(&x_zero, row);
-                        x * (w[(r * inner + k) * columns + column] - one(&w_zero, column))
-                    };
-                    sums.push((0..inner).map(term).sum::<i64>() as i32);
-                }
-            }
-        }
-        Ok(vec![Tensor::new(shape.dims, Data::I32(sums))?])
+        let (a, b) = ((call.input(0)?, zeros(2)?), (call.input(1)?, zeros(3)?));
+        let (dims, sums) = sums((a.0, &a.1), (b.0, &b.1))?;
+        let sums = sums.into_iter().map(|s| s as i32).collect();
+        Ok(vec![Tensor::new(dims, Data::I32(sums))?])
     }
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
-        multiply(cx)
+        let node = cx.view();
+        let Ok(columns) = columns(&node, 1) else {
+            return multiply(cx, [0, 1, 2, 3], &|sum| sum);
+        };
+        let Some(summed) = Summed::of(&node, columns, |i| i % columns)? else {
+            return multiply(cx, [0, 1, 2, 3], &|sum| sum);
+        };
+        let inner = summed.values.len() / columns;
+        let rows = node.ty(0)?.elements() / inner;
+        let weight = |column: usize, k: usize, _: usize| summed.values[k * columns + column] as f32;
+        let terms = summed.terms(cx, &weight)?;
+        dense::product(cx, [rows, columns, inner], &terms)
     }
 }

@@ -42,9 +42,11 @@ mod pool_rest;
 mod qgemm;
 mod qlinear_average_pool;
 mod qlinear_binary;
+mod qlinear_concat;
 mod qlinear_conv;
 mod qlinear_global_average_pool;
 mod qlinear_matmul;
+mod qlinear_reduce_mean;
 mod qlinear_softmax;
 mod quantize_linear;
 mod recurrent;
@@ -58,6 +60,7 @@ mod slice;
 mod softmax;
 mod split;
 mod squeeze;
+mod table;
 mod tile;
 mod top_k;
 mod transpose;
@@ -68,6 +71,7 @@ mod variadic;
 pub(crate) use batch_normalization::affine as batch_norm_affine;
 pub(crate) use clip::limits as clip_limits;
 pub(crate) use relu::LIMITS as RELU_LIMITS;
+pub(crate) use table::all_bytes;
 
 use crate::lower::LowerCx;
 use crate::onnx::{Attrs, NodeProto};
@@ -75,8 +79,11 @@ use crate::reference::{Built, Inputs, required};
 use crate::tensor::Tensor;
 use crate::typed::{NodeView, Type};
 
+/// The domain of operators that only the rewriting makes.
+pub(crate) const OWN: &str = "sandpiper";
+
 /// Why a node that would mix the items of a batch is refused.
-const MIXES: &str = "it mixes the items of a batch; give the input a fixed shape";
+pub(crate) const MIXES: &str = "it mixes the items of a batch; give the input a fixed shape";
 
 /// A node to be evaluated.
 pub(crate) struct Call<'a> {
@@ -136,6 +143,12 @@ pub(crate) trait Operator: Sync {
 
     /// Whether it applies the node's limits, so that a Relu or Clip can become part of it.
     fn clamps(&self) -> bool {
+        false
+    }
+
+    /// Whether it is a function of each element of its first input, and of nothing else but
+    /// attributes: of quantised values it is then a table.
+    fn by_element(&self) -> bool {
         false
     }
 
@@ -228,6 +241,7 @@ pub(crate) fn find(domain: &str, op_type: &str) -> Result<&'static dyn Operator,
             "ArgMin" => &extreme::ARG_MIN,
             "Hardmax" => &extreme::Hardmax,
             "LayerNormalization" => &normalize::LAYER,
+            "RMSNormalization" | "SimplifiedLayerNormalization" => &normalize::RMS,
             "InstanceNormalization" => &normalize::INSTANCE,
             "GroupNormalization" => &normalize::GROUP,
             "MeanVarianceNormalization" => &normalize::MEAN_VARIANCE,
@@ -301,8 +315,14 @@ pub(crate) fn find(domain: &str, op_type: &str) -> Result<&'static dyn Operator,
             "QLinearAveragePool" => &qlinear_average_pool::QLinearAveragePool,
             "QLinearGlobalAveragePool" => &qlinear_global_average_pool::QLinearGlobalAveragePool,
             "QLinearSoftmax" => &qlinear_softmax::QLinearSoftmax,
+            "QLinearSigmoid" => &table::SIGMOID,
+            "QLinearLeakyRelu" => &table::LEAKY_RELU,
+            "QLinearConcat" => &qlinear_concat::QLinearConcat,
+            "QLinearReduceMean" => &qlinear_reduce_mean::QLinearReduceMean,
             _ => return Err("this operator of com.microsoft is not known".into()),
         },
+        // What the rewriting makes; it means the same in a file.
+        (OWN, "Lookup") => &table::Lookup,
         ("ai.onnx.ml", _) => {
             return Err("trees and other classic models (ai.onnx.ml) are not supported".into());
         }

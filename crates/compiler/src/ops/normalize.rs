@@ -1,9 +1,11 @@
-//! LayerNormalization, InstanceNormalization, GroupNormalization, MeanVarianceNormalization: less the
-//! mean, over the standard deviation, of groups of elements of one item.
+//! LayerNormalization, RMSNormalization, InstanceNormalization, GroupNormalization,
+//! MeanVarianceNormalization: less the mean, over the standard deviation, of groups of elements of one
+//! item. Groups that lie together have a kernel, others a program.
 
 use super::MIXES;
 use super::{Call, Operator};
-use crate::kernels::{Ex, Scalar, Ty, Un, index};
+use crate::emit::Ref;
+use crate::kernels::{self, Affine, Ex, Scalar, Ty, Un, index};
 use crate::lower::loops::broadcast_strides;
 use crate::lower::{Layout, LowerCx};
 use crate::onnx::Attrs;
@@ -17,6 +19,8 @@ use sandpiper_core::tensor::{DType, Dim};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Layer,
+    /// As Layer, but the mean is not taken away.
+    RootMeanSquare,
     Instance,
     Group,
     MeanVariance,
@@ -27,6 +31,8 @@ pub(crate) struct Normalize(Kind);
 
 /// LayerNormalization.
 pub(crate) static LAYER: Normalize = Normalize(Kind::Layer);
+/// RMSNormalization; ONNX Runtime writes it SimplifiedLayerNormalization.
+pub(crate) static RMS: Normalize = Normalize(Kind::RootMeanSquare);
 /// InstanceNormalization.
 pub(crate) static INSTANCE: Normalize = Normalize(Kind::Instance);
 /// GroupNormalization.
@@ -44,6 +50,8 @@ struct Plan {
     affine: Option<Vec<usize>>,
     /// Whether epsilon is added to the deviation, not to its square.
     outside: bool,
+    /// Whether the mean is taken away.
+    centred: bool,
 }
 
 impl Normalize {
@@ -66,9 +74,10 @@ impl Normalize {
             epsilon,
             affine: None,
             outside: false,
+            centred: true,
         };
         match self.0 {
-            Kind::Layer => {
+            Kind::Layer | Kind::RootMeanSquare => {
                 let axis = axis_of(attrs.int("axis", -1), rank)?;
                 plan.gone[axis..].fill(true);
                 let scale = scale.ok_or("the scale is missing")?;
@@ -82,6 +91,7 @@ impl Normalize {
                     return Err(format!("a scale of {scale:?} for {dims:?}"));
                 }
                 plan.affine = Some(broadcast_strides(scale, rank));
+                plan.centred = self.0 == Kind::Layer;
             }
             Kind::Instance => {
                 let c = channels()?;
@@ -150,6 +160,56 @@ impl Plan {
         }
     }
 
+    /// What normalised elements are multiplied with and what is added, if the elements of a group lie
+    /// together and their factors are by element, or by piece of a group; else `None`.
+    fn together(&self, scale: Option<Ref>, bias: Option<Ref>) -> Option<Affine> {
+        let first = self.gone.iter().position(|g| *g)?;
+        if self.outside || !self.gone[first..].iter().all(|g| *g) {
+            return None;
+        }
+        let (Some(scale), Some(strides)) = (scale, &self.affine) else {
+            return Some(Affine::None);
+        };
+        let (outer, inner) = strides.split_at(first);
+        if outer.iter().all(|s| *s == 0) {
+            let dense = Layout::Plain.strides(&self.dims[first..]);
+            let counts = inner.iter().zip(&self.dims[first..]);
+            let by_element = counts.zip(&dense).all(|((s, d), n)| s == n || *d == 1);
+            return by_element.then_some(Affine::Elements(scale, bias));
+        }
+        // By channel: the second dimension of the kept ones, and for groups the one after it.
+        let channels = self.dims[1..first].iter().product();
+        (first == 2).then_some(Affine::Pieces(scale, bias, channels))
+    }
+
+    /// Adds the kernel.
+    fn kernel(
+        &self,
+        cx: &mut LowerCx<'_>,
+        (src, dst): (Ref, Ref),
+        affine: Affine,
+        moments: [Option<Ref>; 2],
+    ) -> Result<(), String> {
+        let [rows, all] = [false, true].map(|gone| self.part(&self.dims, gone).iter().product());
+        let by_piece = self.affine.as_ref().is_some_and(|s| s.get(2) == Some(&1));
+        let pieces = match affine {
+            Affine::Pieces(..) if by_piece => self.dims[2],
+            _ => 1,
+        };
+        let kernel = kernels::Normalize {
+            src,
+            dst,
+            rows,
+            pieces,
+            len: all / pieces,
+            centred: self.centred,
+            epsilon: self.epsilon,
+            affine,
+            moments,
+        };
+        cx.push(kernel, 0)
+    }
+
     fn part(&self, of: &[usize], wanted: bool) -> Vec<usize> {
         let all = of.iter().zip(&self.gone);
         all.filter(|(_, g)| **g == wanted)
@@ -199,7 +259,10 @@ impl Operator for Normalize {
         let moments: Vec<(f64, f64)> = groups
             .iter()
             .map(|g| {
-                let mean = g.iter().sum::<f64>() / g.len() as f64;
+                let mean = match plan.centred {
+                    true => g.iter().sum::<f64>() / g.len() as f64,
+                    false => 0.0,
+                };
                 let variance = g.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / g.len() as f64;
                 (mean, plan.inverse(variance))
             })
@@ -236,6 +299,9 @@ impl Operator for Normalize {
         let bias = biased.then(|| cx.read(2, Layout::Plain)).transpose()?;
         let dst = cx.write(Layout::Plain)?;
         let moments = [1, 2].map(|i| cx.write_output(i));
+        if let Some(affine) = plan.together(scale, bias) {
+            return plan.kernel(cx, (src, dst), affine, moments);
+        }
         let strides = Layout::Plain.strides(&plan.dims);
         let affine = plan
             .affine
@@ -260,7 +326,10 @@ impl Operator for Normalize {
                 let next = Ex::Var(sum) + x(s, place);
                 s.set(sum, next);
             });
-            let mean = s.once(Ex::Var(sum) / count.clone());
+            let mean = match plan.centred {
+                true => s.once(Ex::Var(sum) / count.clone()),
+                false => Ex::Double(0.0),
+            };
             s.set(sum, Ex::Double(0.0));
             s.nest(&inner, &mut |s, place| {
                 let far = x(s, place) - mean.clone();

@@ -1,8 +1,8 @@
 //! Operators of two operands that are broadcast: comparisons, logic, bits, powers, rests.
 
 use super::{Call, Operator};
-use crate::kernels::{Bin, Ex, Scalar, Ty, Un, functions};
-use crate::lower::elementwise::broadcast;
+use crate::kernels::{Bin, Ex, Expr, Scalar, Store, Ty, Un, functions};
+use crate::lower::elementwise::{Term, broadcast, lower};
 use crate::lower::{LowerCx, loops};
 use crate::reference::numbers::{self, Number};
 use crate::tensor::Tensor;
@@ -110,6 +110,24 @@ fn rest_program(s: &mut Scalar, a: Ex, b: Ex, fmod: bool) -> Ex {
     other.pick(rest.clone() + b, rest)
 }
 
+/// A float to the constant power of 2 or 3, whose result has the shape of the float.
+fn small_power(node: &NodeView<'_>) -> Option<Expr> {
+    let (x, y) = (node.float(0).ok()?, node.optional_constant(1).ok()??);
+    let whole = numbers::numbers(y);
+    let [power] = whole.as_slice() else {
+        return None;
+    };
+    if y.dims().len() > x.dims.len() {
+        return None;
+    }
+    let x = || Expr::In(0);
+    match power.float() {
+        2.0 => Some(x().times(x())),
+        3.0 => Some(x().times(x()).times(x())),
+        _ => None,
+    }
+}
+
 macro_rules! pairs {
     ($($id:ident $name:literal $kind:ident, $apply:expr, $program:expr;)*) => {
         $(#[doc = $name] pub(crate) static $id: Pair = Pair {
@@ -183,6 +201,9 @@ impl Operator for Pair {
     }
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        if let ("pow", Some(expr)) = (self.name, small_power(&cx.view())) {
+            return lower(cx, self.name, &[Term::Input(0)], expr, Store::Float);
+        }
         let fmod = flag(&cx.view().attrs());
         loops::elementwise(cx, self.name, &[0, 1], &mut |s, v| {
             (self.program)(s, v[0].clone(), v[1].clone(), fmod)

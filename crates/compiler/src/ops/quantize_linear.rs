@@ -1,4 +1,4 @@
-//! QuantizeLinear, by tensor or by axis.
+//! QuantizeLinear, by tensor, by axis, or by blocks along it.
 
 use super::{Call, Operator};
 use crate::kernels::{Ex, Expr, Store, Ty, Un};
@@ -7,6 +7,7 @@ use crate::lower::scales::{Scale, eight_bit, zeros};
 use crate::lower::{LowerCx, loops};
 use crate::reference;
 use crate::reference::axis_of;
+use crate::reference::quantize::Scales;
 use crate::tensor::Tensor;
 use crate::typed::{NodeView, Type};
 use sandpiper_core::tensor::DType;
@@ -17,6 +18,9 @@ pub(crate) struct QuantizeLinear;
 /// Scales and zero points, as floats, shaped to be broadcast along the axis of input 0.
 pub(crate) fn along_axis(node: &NodeView<'_>) -> Result<(Tensor, Tensor), String> {
     let dims = node.ty(0)?.item();
+    if node.attrs().int("block_size", 0) != 0 {
+        return blocks(node, &dims);
+    }
     let axis = axis_of(node.attrs().int("axis", 1), dims.len())?;
     let scales = node.constant(1)?.as_f32()?;
     let zero = node.optional_constant(2)?.map(zeros).transpose()?;
@@ -40,6 +44,19 @@ pub(crate) fn along_axis(node: &NodeView<'_>) -> Result<(Tensor, Tensor), String
     ))
 }
 
+/// The same for scales by block: one for each element.
+fn blocks(node: &NodeView<'_>, dims: &[usize]) -> Result<(Tensor, Tensor), String> {
+    let axis = axis_of(node.attrs().int("axis", 1), dims.len())?;
+    if axis == 0 && node.ty(0)?.has_batch() {
+        return Err(super::MIXES.into());
+    }
+    let (scale, zero) = (node.constant(1)?, node.optional_constant(2)?);
+    if scale.as_f32()?.iter().any(|s| !s.is_finite() || *s <= 0.0) {
+        return Err("a scale is not a positive number".into());
+    }
+    Scales::given(&node.attrs(), dims, scale, zero)?.spread(dims)
+}
+
 /// Whether scale and zero point are no constants; there must then be one of each.
 pub(crate) fn known_only_at_run_time(node: &NodeView<'_>) -> Result<bool, String> {
     let constant = [1, 2]
@@ -61,10 +78,8 @@ pub(crate) fn known_only_at_run_time(node: &NodeView<'_>) -> Result<bool, String
 
 /// Whether there is one scale for the whole tensor.
 pub(crate) fn by_tensor(node: &NodeView<'_>) -> Result<bool, String> {
-    if node.attrs().int("block_size", 0) != 0 {
-        return Err("scales by block are not supported".into());
-    }
-    Ok(node.constant(1)?.len() == 1)
+    let blocks = node.attrs().int("block_size", 0) != 0;
+    Ok(!blocks && node.constant(1)?.len() == 1)
 }
 
 impl Operator for QuantizeLinear {
@@ -83,7 +98,7 @@ impl Operator for QuantizeLinear {
     }
 
     fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
-        call.run(reference::quantize::quantize(&call.attrs()))
+        reference::quantize::quantize(&call.attrs(), call.inputs)
     }
 
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {

@@ -1,8 +1,9 @@
-//! Reduce*: sums, means, products, norms, extremes along axes.
+//! Reduce*: sums, means, products, norms, extremes along axes. What is common has a kernel where the
+//! axes that go lie next to each other.
 
 use super::MIXES;
 use super::{Call, Operator};
-use crate::kernels::{Ex, Scalar, Ty, Un, functions, index};
+use crate::kernels::{self, Ex, Reduction, Scalar, Ty, Un, functions, index};
 use crate::lower::{Layout, LowerCx};
 use crate::onnx::Attrs;
 use crate::reference::axis_of;
@@ -69,13 +70,45 @@ fn reduced(attrs: &Attrs<'_>, given: Option<&Tensor>, rank: usize) -> Result<Vec
     Ok(gone)
 }
 
-fn of_node(node: &NodeView<'_>) -> Result<Vec<bool>, String> {
+fn of_node(node: &NodeView<'_>, axes: Option<usize>) -> Result<Vec<bool>, String> {
     let ty = node.ty(0)?;
-    let gone = reduced(&node.attrs(), node.optional_constant(1)?, ty.dims.len())?;
+    let given = axes.map(|i| node.optional_constant(i)).transpose()?;
+    let gone = reduced(&node.attrs(), given.flatten(), ty.dims.len())?;
     if ty.has_batch() && gone.first() == Some(&true) {
         return Err(MIXES.into());
     }
     Ok(gone)
+}
+
+/// Extents and strides of dimensions.
+type Extents = (Vec<usize>, Vec<usize>);
+
+/// What a reduction runs over.
+pub(super) struct Parts {
+    /// Dimensions of the result.
+    pub(super) dims: Vec<Dim>,
+    /// Dimensions that stay.
+    pub(super) outer: Extents,
+    /// Dimensions that go.
+    pub(super) inner: Extents,
+}
+
+/// The parts of a node's input 0, with axes from input `axes` or from the attribute.
+pub(super) fn parts_of(node: &NodeView<'_>, axes: Option<usize>) -> Result<Parts, String> {
+    let (gone, ty) = (of_node(node, axes)?, node.ty(0)?);
+    let dims = ty.item();
+    let strides = Layout::Plain.strides(&dims);
+    let part = |wanted: bool| -> Extents {
+        let all = dims.iter().zip(&strides).zip(&gone);
+        all.filter(|(_, gone)| **gone == wanted)
+            .map(|((d, s), _)| (*d, *s))
+            .unzip()
+    };
+    Ok(Parts {
+        outer: part(false),
+        inner: part(true),
+        dims: kept(&ty.dims, &gone, keeps(&node.attrs()), Dim::Fixed(1)),
+    })
 }
 
 /// Dimensions that stay, as 1 where they are reduced and kept.
@@ -163,6 +196,94 @@ impl Reduce {
     }
 }
 
+/// Extents before, of and after the dimensions that go, if these lie next to each other and there are
+/// any; dimensions of 1 do not count.
+fn three(dims: &[usize], gone: &[bool]) -> Option<[usize; 3]> {
+    let mut three = [1; 3];
+    let mut part = 0;
+    for (n, gone) in dims.iter().zip(gone).filter(|(n, _)| **n != 1) {
+        part = match (part, gone) {
+            (0, false) => 0,
+            (0 | 1, true) => 1,
+            (1 | 2, false) => 2,
+            _ => return None,
+        };
+        three[part] *= n;
+    }
+    (part > 0).then_some(three)
+}
+
+/// The input that may hold the axes.
+const AXES: Option<usize> = Some(1);
+
+impl Reduce {
+    /// The reduction of a tensor.
+    pub(super) fn of(
+        &self,
+        x: &Tensor,
+        attrs: &Attrs<'_>,
+        axes: Option<&Tensor>,
+    ) -> Result<Tensor, String> {
+        let gone = reduced(attrs, axes, x.dims().len())?;
+        let full = kept(x.dims(), &gone, true, 1);
+        let mut groups = vec![Vec::new(); full.iter().product()];
+        for (place, value) in places(x.dims()).zip(numbers(x)) {
+            let at = kept(&place, &gone, true, 0);
+            groups[ravel(&at, &full)].push(value);
+        }
+        let values: Vec<Number> = groups.iter().map(|g| self.evaluate(g)).collect();
+        let dims = kept(x.dims(), &gone, keeps(attrs), 1);
+        tensor(x.dtype(), dims, &values)
+    }
+
+    /// What the kernel calls it.
+    fn reduction(&self) -> Option<Reduction> {
+        Some(match self.kind {
+            Kind::Sum => Reduction::Sum,
+            Kind::Mean => Reduction::Mean,
+            Kind::Least => Reduction::Least,
+            Kind::Greatest => Reduction::Greatest,
+            Kind::L1 => Reduction::L1,
+            Kind::L2 => Reduction::L2,
+            Kind::Squares => Reduction::Squares,
+            Kind::Product | Kind::LogSum | Kind::LogSumExp => return None,
+        })
+    }
+
+    /// Adds the kernel if there is one for this node.
+    fn by_kernel(&self, cx: &mut LowerCx<'_>) -> Result<bool, String> {
+        let node = cx.view();
+        let (gone, ty, keep) = (of_node(&node, AXES)?, node.ty(0)?, keeps(&node.attrs()));
+        let Some(reduction) = self.reduction().filter(|_| ty.dtype == DType::F32) else {
+            return Ok(false);
+        };
+        let ordered = |layout: Layout| -> Option<[usize; 3]> {
+            let order = layout.order(gone.len());
+            let dims: Vec<usize> = order.iter().map(|a| ty.item()[*a]).collect();
+            let going: Vec<bool> = order.iter().map(|a| gone[*a]).collect();
+            let staying = order.iter().filter(|a| !gone[**a]);
+            (keep || staying.is_sorted()).then(|| three(&dims, &going))?
+        };
+        let at_hand = cx.layout(0);
+        let layouts = [at_hand, Layout::Plain];
+        let Some((layout, dims)) = layouts.into_iter().find_map(|l| Some((l, ordered(l)?))) else {
+            return Ok(false);
+        };
+        let src = cx.read(0, layout)?;
+        // Without the dimensions that go, what stays is in order.
+        let dst = cx.write(if keep { layout } else { Layout::Plain })?;
+        let kernel = kernels::Reduce {
+            name: self.name,
+            src,
+            dst,
+            reduction,
+            dims,
+        };
+        cx.push(kernel, 0)?;
+        Ok(true)
+    }
+}
+
 impl Operator for Reduce {
     fn infer(&self, node: &NodeView<'_>) -> Result<Vec<Type>, String> {
         let ty = node.ty(0)?;
@@ -176,41 +297,21 @@ impl Operator for Reduce {
         {
             return Err(format!("an operand of {}", ty.dtype));
         }
-        let dims = kept(
-            &ty.dims,
-            &of_node(node)?,
-            keeps(&node.attrs()),
-            Dim::Fixed(1),
-        );
-        Ok(vec![Type::new(ty.dtype, dims)])
+        Ok(vec![Type::new(ty.dtype, parts_of(node, AXES)?.dims)])
     }
 
     fn eval(&self, call: &Call<'_>) -> Result<Vec<Tensor>, String> {
-        let (x, attrs) = (call.input(0)?, call.attrs());
-        let gone = reduced(&attrs, call.optional(1), x.dims().len())?;
-        let full = kept(x.dims(), &gone, true, 1);
-        let mut groups = vec![Vec::new(); full.iter().product()];
-        for (place, value) in places(x.dims()).zip(numbers(x)) {
-            let at = kept(&place, &gone, true, 0);
-            groups[ravel(&at, &full)].push(value);
-        }
-        let values: Vec<Number> = groups.iter().map(|g| self.evaluate(g)).collect();
-        let dims = kept(x.dims(), &gone, keeps(&attrs), 1);
-        Ok(vec![tensor(x.dtype(), dims, &values)?])
+        let x = call.input(0)?;
+        Ok(vec![self.of(x, &call.attrs(), call.optional(1))?])
     }
-
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
+        if self.by_kernel(cx)? {
+            return Ok(());
+        }
         let node = cx.view();
-        let (gone, ty) = (of_node(&node)?, node.ty(0)?);
-        let (dims, dtype) = (ty.item(), ty.dtype);
-        let strides = Layout::Plain.strides(&dims);
-        let part = |wanted: bool| -> (Vec<usize>, Vec<usize>) {
-            let all = dims.iter().zip(&strides).zip(&gone);
-            all.filter(|(_, gone)| **gone == wanted)
-                .map(|((d, s), _)| (*d, *s))
-                .unzip()
-        };
-        let ((outer, outer_strides), (inner, inner_strides)) = (part(false), part(true));
+        let parts = parts_of(&node, AXES)?;
+        let dtype = node.ty(0)?.dtype;
+        let ((outer, outer_strides), (inner, inner_strides)) = (parts.outer, parts.inner);
         let dense = Layout::Plain.strides(&outer);
         let count: usize = inner.iter().product();
         let (src, dst) = (cx.read(0, Layout::Plain)?, cx.write(Layout::Plain)?);

@@ -17,7 +17,11 @@ fn joined<T: Copy>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
 
 /// Builds the operator.
 pub(crate) fn build(attrs: &Attrs<'_>) -> Built {
-    let axis = attrs.int("axis", 0);
+    along(attrs.int("axis", 0))
+}
+
+/// Joins along an axis.
+pub(crate) fn along(axis: i64) -> Built {
     plain(move |inputs| {
         let first = required(inputs, 0)?;
         let axis = axis_of(axis, first.dims().len())?;

@@ -122,9 +122,27 @@ pub(crate) fn gemm(attrs: &Attrs<'_>) -> Built {
     plain(move |inputs| product(inputs, transposed, optional(inputs, 6), 7))
 }
 
-/// QLinearMatMul of two matrices: a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero.
-pub(crate) fn matmul() -> Built {
-    plain(|inputs| product(inputs, Transposed { a: false, b: false }, None, 6))
+/// The result of QLinearMatMul (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero) from its sums,
+/// whose last dimension is that of the columns.
+pub(crate) fn requantized_sums(
+    inputs: &Inputs<'_>,
+    dims: &[usize],
+    sums: &[i64],
+) -> Result<Vec<Tensor>, String> {
+    let scale = |i: usize| required(inputs, i);
+    let multiplier = multipliers(scale(1)?, scale(4)?, scale(6)?)?;
+    let y_zero = optional(inputs, 7);
+    let (zero, columns) = (
+        y_zero.map_or(Ok(0), single)?,
+        dims.last().copied().unwrap_or(1),
+    );
+    let one = |(i, sum): (usize, &i64)| {
+        let multiplier = per_channel(&multiplier, i % columns.max(1))?;
+        Ok(rescaled(*sum, multiplier, zero))
+    };
+    let values: Result<Vec<f64>, String> = sums.iter().enumerate().map(one).collect();
+    let dtype = y_zero.map_or(required(inputs, 0)?.dtype(), Tensor::dtype);
+    Ok(vec![saturated(dims, values?.into_iter(), dtype)?])
 }
 
 fn product(
@@ -186,6 +204,39 @@ fn product(
         )?,
         None => Tensor::f32(&dims, values.into_iter().map(|v| v as f32).collect())?,
     }])
+}
+
+/// A function of tensors of floats applied to the quantised operand 0, with the scale of the result at
+/// input `y`.
+pub(crate) fn applied(
+    inputs: &Inputs<'_>,
+    y: usize,
+    function: &dyn Fn(&Tensor) -> Result<Tensor, String>,
+) -> Result<Vec<Tensor>, String> {
+    requantized(inputs, y, &function(&dequantized(inputs, 0)?)?)
+}
+
+/// A function of each element: x (3), y (2).
+pub(crate) fn unary(f: impl Fn(f32) -> f32 + 'static) -> Built {
+    plain(move |inputs| applied(inputs, 3, &|x| elementwise::map(x, &f)))
+}
+
+/// QLinearConcat: y (2), then each operand (3).
+pub(crate) fn concat(attrs: &Attrs<'_>) -> Built {
+    let join = super::concat::build(attrs)?;
+    plain(move |inputs| {
+        let parts: Result<Vec<Tensor>, String> = (2..inputs.len())
+            .step_by(3)
+            .map(|i| dequantized(inputs, i))
+            .collect();
+        let parts = parts?;
+        let parts: Vec<Option<&Tensor>> = parts.iter().map(Some).collect();
+        let y = join(&parts)?;
+        let first = y.first().ok_or("nothing was joined")?;
+        let (scale, zero) = (required(inputs, 0)?, required(inputs, 1)?);
+        let scales = Scales::of(first.dims(), 0, scale, Some(zero))?;
+        Ok(vec![scales.quantize(first, zero.dtype())?])
+    })
 }
 
 /// Two quantised operands: a (3), b (3), y (2).

@@ -1,16 +1,18 @@
 //! QuantizeLinear and DequantizeLinear, per tensor and per axis.
 
-use super::{Built, optional, plain, required};
+use super::{Inputs, optional, required};
 use crate::onnx::Attrs;
 use crate::tensor::{Data, Tensor};
 use sandpiper_core::tensor::DType;
 
-/// Scale and zero point of each slice along an axis (or of the whole tensor).
+/// Scale and zero point of each slice along an axis, of blocks along it, or of the whole tensor.
 pub(crate) struct Scales {
     scale: Vec<f32>,
     zero: Vec<i64>,
     /// Elements that share a scale before the next one comes.
     stride: usize,
+    /// Where every element has its own place along the axis: the axis' size, and the block's.
+    blocks: Option<(usize, usize)>,
 }
 
 impl Scales {
@@ -31,6 +33,7 @@ impl Scales {
                 scale,
                 zero,
                 stride: usize::MAX,
+                blocks: None,
             });
         }
         let axis = axis_of(axis, dims.len())?;
@@ -45,12 +48,72 @@ impl Scales {
             scale,
             zero,
             stride,
+            blocks: None,
         })
     }
 
+    /// Of a tensor of `dims`, with scale and zero point for each block of `size` elements along `axis`:
+    /// a tensor of the same dimensions, but for the number of blocks.
+    pub(crate) fn by_block(
+        dims: &[usize],
+        (axis, size): (i64, usize),
+        scale: &Tensor,
+        zero: Option<&Tensor>,
+    ) -> Result<Self, String> {
+        let axis = axis_of(axis, dims.len())?;
+        let mut wanted = dims.to_vec();
+        wanted[axis] = dims[axis].div_ceil(size.max(1));
+        let zero_dims = zero.map_or(wanted.as_slice(), Tensor::dims);
+        if size == 0 || scale.dims() != wanted || zero_dims != wanted {
+            return Err(format!(
+                "scales of {:?} for blocks of {size} along axis {axis} of {dims:?}",
+                scale.dims()
+            ));
+        }
+        let zero = zero.map_or_else(|| Ok(vec![0; scale.len()]), Tensor::to_i64)?;
+        Ok(Self {
+            scale: scale.as_f32()?.to_vec(),
+            zero,
+            stride: dims[axis + 1..].iter().product(),
+            blocks: Some((dims[axis], size)),
+        })
+    }
+
+    /// Of the attributes `axis` and `block_size`.
+    pub(crate) fn given(
+        attrs: &Attrs<'_>,
+        dims: &[usize],
+        scale: &Tensor,
+        zero: Option<&Tensor>,
+    ) -> Result<Self, String> {
+        let (axis, size) = (attrs.int("axis", 1), attrs.int("block_size", 0));
+        match usize::try_from(size) {
+            Ok(0) => Self::of(dims, axis, scale, zero),
+            Ok(size) => Self::by_block(dims, (axis, size), scale, zero),
+            Err(_) => Err(format!("blocks of {size}")),
+        }
+    }
+
     fn at(&self, index: usize) -> (f32, i64) {
-        let slice = index / self.stride % self.scale.len();
+        let slice = match self.blocks {
+            None => index / self.stride % self.scale.len(),
+            Some((len, size)) => {
+                let (row, inner) = (index / self.stride, index % self.stride);
+                let block = row / len * len.div_ceil(size) + row % len / size;
+                block * self.stride + inner
+            }
+        };
         (self.scale[slice], self.zero[slice])
+    }
+
+    /// The scale and the zero point of every element of a tensor.
+    pub(crate) fn spread(&self, dims: &[usize]) -> Result<(Tensor, Tensor), String> {
+        let n = dims.iter().product();
+        let (scale, zero) = (0..n)
+            .map(|i| self.at(i))
+            .map(|(s, z)| (s, z as f32))
+            .unzip();
+        Ok((Tensor::f32(dims, scale)?, Tensor::f32(dims, zero)?))
     }
 
     /// Integers to floats.
@@ -97,24 +160,17 @@ pub(crate) fn saturated(
     Tensor::new(dims.to_vec(), data)
 }
 
-/// Builds QuantizeLinear. Without a zero point the output is u8.
-pub(crate) fn quantize(attrs: &Attrs<'_>) -> Built {
-    let axis = attrs.int("axis", 1);
-    plain(move |inputs| {
-        let (x, zero) = (required(inputs, 0)?, optional(inputs, 2));
-        let scales = Scales::of(x.dims(), axis, required(inputs, 1)?, zero)?;
-        Ok(vec![
-            scales.quantize(x, zero.map_or(DType::U8, Tensor::dtype))?,
-        ])
-    })
+/// QuantizeLinear. Without a zero point the output is u8.
+pub(crate) fn quantize(attrs: &Attrs<'_>, inputs: &Inputs<'_>) -> Result<Vec<Tensor>, String> {
+    let (x, zero) = (required(inputs, 0)?, optional(inputs, 2));
+    let scales = Scales::given(attrs, x.dims(), required(inputs, 1)?, zero)?;
+    let dtype = zero.map_or(DType::U8, Tensor::dtype);
+    Ok(vec![scales.quantize(x, dtype)?])
 }
 
-/// Builds DequantizeLinear.
-pub(crate) fn dequantize(attrs: &Attrs<'_>) -> Built {
-    let axis = attrs.int("axis", 1);
-    plain(move |inputs| {
-        let x = required(inputs, 0)?;
-        let scales = Scales::of(x.dims(), axis, required(inputs, 1)?, optional(inputs, 2))?;
-        Ok(vec![scales.dequantize(x)?])
-    })
+/// DequantizeLinear.
+pub(crate) fn dequantize(attrs: &Attrs<'_>, inputs: &Inputs<'_>) -> Result<Vec<Tensor>, String> {
+    let x = required(inputs, 0)?;
+    let scales = Scales::given(attrs, x.dims(), required(inputs, 1)?, optional(inputs, 2))?;
+    Ok(vec![scales.dequantize(x)?])
 }

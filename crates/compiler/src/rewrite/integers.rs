@@ -7,9 +7,12 @@
 
 use super::activation::limits;
 use crate::onnx::AttributeProto;
+use crate::ops::{Call, OWN, Operator, all_bytes};
+use crate::reference::quantize::Scales;
 use crate::tensor::{Data, Tensor};
 use crate::typed::{Clamp, Graph, Node, Uses, ValueId, replacement};
 use sandpiper_core::tensor::DType;
+use std::rc::Rc;
 
 /// Scale and zero point of a stored bias may differ from the product of scales by this factor.
 const SAME_SCALE: f64 = 1e-4;
@@ -109,7 +112,8 @@ fn stored(graph: &Graph, uses: &Uses, value: ValueId, single: bool) -> Option<(S
     let (value, scale) = (input(0)?, input(1)?);
     let count = graph.known(Some(scale))?.len();
     let eight = matches!(graph.values[value].ty.dtype, DType::I8 | DType::U8);
-    let fits = eight && (count == 1 || !single);
+    let blocks = node.attrs().int("block_size", 0) != 0;
+    let fits = eight && !blocks && (count == 1 || !single);
     let axis = if count == 1 {
         -1
     } else {
@@ -131,6 +135,12 @@ fn integer_node(graph: &mut Graph, uses: &Uses, p: &Pattern) -> Option<Node> {
         let value = core.inputs.get(i).copied().flatten()?;
         stored(graph, uses, value, true).map(|(s, _)| s)
     };
+    if core.is("DequantizeLinear") || core.op.by_element() {
+        return by_table(graph, uses, p);
+    }
+    if core.is("Concat") {
+        return concat(graph, uses, p);
+    }
     let x = operand(graph, 0)?;
     let (y, out) = ([Some(p.y.scale), p.y.zero], vec![Some(p.y.value)]);
     let attributes = core.proto.attribute.clone();
@@ -180,6 +190,8 @@ fn integer_node(graph: &mut Graph, uses: &Uses, p: &Pattern) -> Option<Node> {
             let inputs = [&x.inputs()[..], &y].concat();
             replacement(core, ms("QLinearSoftmax"), attributes, inputs, out)
         }
+        // Axes may be an input, which is then a constant.
+        "ReduceMean" => reduce_mean(graph, p, x),
         name if name == "MaxPool" || (core.op.moves() && name != "Concat") => {
             let same = same_scale(graph, x, p.y)?;
             let mut inputs = core.inputs.clone();
@@ -188,6 +200,98 @@ fn integer_node(graph: &mut Graph, uses: &Uses, p: &Pattern) -> Option<Node> {
         }
         _ => None,
     }
+}
+
+/// The table of a function of one value, or of nothing but another scale; limits are part of it.
+fn by_table(graph: &mut Graph, uses: &Uses, p: &Pattern) -> Option<Node> {
+    let core = &p.core;
+    let requantizes = core.is("DequantizeLinear");
+    let value = if requantizes {
+        core.outputs.first()
+    } else {
+        core.inputs.first()
+    };
+    let (x, _) = stored(graph, uses, value.copied().flatten()?, true)?;
+    let dtype = graph.values[x.value].ty.dtype;
+    let constant = |value: Option<ValueId>| graph.known(value).map(Rc::as_ref);
+    let scale = |s: Stored| {
+        Some((
+            constant(Some(s.scale))?,
+            s.zero.and_then(|z| constant(Some(z))),
+        ))
+    };
+    let call = |op: &dyn Operator, node: &Node, inputs: &[Option<&Tensor>]| {
+        let (proto, opset) = (&node.proto, graph.opset);
+        let results = op
+            .eval(&Call {
+                proto,
+                opset,
+                inputs,
+            })
+            .ok()?;
+        results.into_iter().next()
+    };
+    let scales =
+        |(scale, zero): (&Tensor, Option<&Tensor>)| Scales::of(&[256], 0, scale, zero).ok();
+    let floats = scales(scale(x)?)?
+        .dequantize(&all_bytes(dtype).ok()?)
+        .ok()?;
+    let values = match requantizes {
+        true => floats,
+        false => call(core.op, core, &[Some(&floats)])?,
+    };
+    let cut = |v: &f32| {
+        if v.is_nan() {
+            *v
+        } else {
+            v.max(p.clamp.low).min(p.clamp.high)
+        }
+    };
+    let values = Tensor::f32(&[256], values.as_f32().ok()?.iter().map(cut).collect()).ok()?;
+    let y = scale(p.y)?;
+    let table = scales(y)?.quantize(&values, y.1?.dtype()).ok()?;
+    let table = graph.constant(&core.name, table);
+    let inputs = vec![Some(x.value), Some(table)];
+    let node = replacement(
+        core,
+        (OWN, "Lookup"),
+        Vec::new(),
+        inputs,
+        vec![Some(p.y.value)],
+    )?;
+    Some(node)
+}
+
+/// QLinearConcat, if every part is dequantised.
+fn concat(graph: &mut Graph, uses: &Uses, p: &Pattern) -> Option<Node> {
+    if p.clamp != Clamp::NONE {
+        return None;
+    }
+    let mut inputs = vec![Some(p.y.scale), p.y.zero];
+    for input in &p.core.inputs {
+        let (x, _) = stored(graph, uses, (*input)?, true)?;
+        inputs.extend(x.inputs());
+    }
+    let (name, out) = (("com.microsoft", "QLinearConcat"), vec![Some(p.y.value)]);
+    replacement(&p.core, name, p.core.proto.attribute.clone(), inputs, out)
+}
+
+/// QLinearReduceMean, with the axes as an attribute.
+fn reduce_mean(graph: &Graph, p: &Pattern, x: Stored) -> Option<Node> {
+    let mut attributes = p.core.proto.attribute.clone();
+    if let Some(axes) = p.core.inputs.get(1).copied().flatten() {
+        attributes.push(AttributeProto {
+            name: "axes".into(),
+            ints: graph.known(Some(axes))?.to_i64().ok()?,
+            ..AttributeProto::default()
+        });
+    }
+    let inputs = [&x.inputs()[..], &[Some(p.y.scale), p.y.zero]].concat();
+    let (name, out) = (
+        ("com.microsoft", "QLinearReduceMean"),
+        vec![Some(p.y.value)],
+    );
+    replacement(&p.core, name, attributes, inputs, out)
 }
 
 /// Whether two values mean the same by the same integers.

@@ -1,10 +1,11 @@
 //! From a file's messages to the typed graph.
 
+use super::control;
 use super::input::input_type;
 use super::order::order;
 use super::{BATCH_MARK, Clamp, Graph, Node, NodeView, Type, Value, ValueId, fixed};
 use crate::error::{CompileError, Refusal};
-use crate::onnx::{GraphProto, ModelProto, NodeProto, tensor_of};
+use crate::onnx::{GraphProto, ModelProto, NodeProto, constant_of};
 use crate::ops::{self, Call, Operator};
 use crate::options::Options;
 use crate::tensor::{MAX_ELEMENTS, Tensor};
@@ -19,12 +20,18 @@ pub(crate) const MAX_RANK: usize = 8;
 /// Most elements that folding one node may make: shapes and small tables, not activations.
 const MAX_FOLDED: usize = 1 << 24;
 
-struct Importer<'a> {
-    graph: Graph,
-    names: BTreeMap<&'a str, ValueId>,
+/// Most nodes that are looked at, those of loops once for every turn.
+const MAX_VISITS: usize = 200_000;
+
+pub(super) struct Importer<'a> {
+    pub(super) graph: Graph,
+    pub(super) names: BTreeMap<&'a str, ValueId>,
     refusals: Vec<Refusal>,
     /// Values whose node was refused: what reads them is not looked at.
-    unknown: BTreeSet<ValueId>,
+    pub(super) unknown: BTreeSet<ValueId>,
+    /// Before the names of nodes: in which graph, and in which turn of a loop.
+    pub(super) prefix: String,
+    visits: usize,
 }
 
 impl Graph {
@@ -56,6 +63,8 @@ impl Graph {
             names: BTreeMap::new(),
             refusals: Vec::new(),
             unknown: BTreeSet::new(),
+            prefix: String::new(),
+            visits: 0,
         };
         importer.constants(proto)?;
         importer.inputs(proto, options)?;
@@ -67,22 +76,28 @@ impl Graph {
 }
 
 impl<'a> Importer<'a> {
-    fn define(&mut self, name: &'a str, ty: Type, constant: Option<Tensor>) -> ValueId {
-        let (id, constant_given) = (self.graph.values.len(), constant.is_some());
-        let (constant, frozen) = (constant.map(Rc::new), constant_given);
+    /// A new value.
+    pub(super) fn value(&mut self, name: &str, ty: Type, constant: Option<Tensor>) -> ValueId {
+        let frozen = constant.is_some();
+        let constant = constant.map(Rc::new);
         self.graph.values.push(Value {
             name: name.to_owned(),
             ty,
             constant,
             frozen,
         });
+        self.graph.values.len() - 1
+    }
+
+    fn define(&mut self, name: &'a str, ty: Type, constant: Option<Tensor>) -> ValueId {
+        let id = self.value(name, ty, constant);
         self.names.insert(name, id);
         id
     }
 
-    fn constants(&mut self, proto: &'a GraphProto) -> Result<(), CompileError> {
+    pub(super) fn constants(&mut self, proto: &'a GraphProto) -> Result<(), CompileError> {
         for init in &proto.initializer {
-            let tensor = tensor_of(init).map_err(|why| {
+            let tensor = constant_of(init).map_err(|why| {
                 CompileError::NotOnnx(format!("initialiser `{}`: {why}", init.name))
             })?;
             self.graph.params += tensor.len() as u64;
@@ -133,15 +148,24 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
-    fn node(&mut self, index: usize, proto: &'a NodeProto) -> Result<(), CompileError> {
-        let name = if proto.name.is_empty() {
-            format!("#{index}")
-        } else {
-            proto.name.clone()
-        };
-        let operator = match proto.domain.as_str() {
-            "" | "ai.onnx" => proto.op_type.clone(),
-            domain => format!("{domain}.{}", proto.op_type),
+    pub(super) fn node(&mut self, index: usize, proto: &'a NodeProto) -> Result<(), CompileError> {
+        self.visits += 1;
+        for (what, size, limit) in [
+            (
+                "the number of nodes, loops unrolled",
+                self.visits,
+                MAX_VISITS,
+            ),
+            ("the number of nodes", self.graph.nodes.len(), MAX_NODES),
+        ] {
+            if size > limit {
+                let (what, size, limit) = (what.to_owned(), size as u64, limit as u64);
+                return Err(CompileError::TooLarge { what, size, limit });
+            }
+        }
+        let name = match proto.name.as_str() {
+            "" => format!("{}#{index}", self.prefix),
+            name => format!("{}{name}", self.prefix),
         };
         let mut inputs = Vec::with_capacity(proto.input.len());
         for input in &proto.input {
@@ -154,49 +178,68 @@ impl<'a> Importer<'a> {
                 })?),
             });
         }
-        let typed = self.typed(proto, &inputs);
-        let (op, results) = match typed {
-            Ok(Some(typed)) => typed,
-            Ok(None) => {
-                self.poison(proto);
-                return Ok(());
+        let made = match control::kind(proto) {
+            Some(kind) => self.control(kind, &name, proto, &inputs)?,
+            None => self.apply(&name, proto, inputs),
+        };
+        match made {
+            Ok(Some(made)) => {
+                let named = proto.output.iter().zip(made);
+                for (name, id) in named.filter(|(name, _)| !name.is_empty()) {
+                    id.into_iter().for_each(|id| {
+                        self.names.insert(name, id);
+                    });
+                }
             }
+            Ok(None) => self.poison(proto),
             Err(why) => {
+                let operator = operator_of(proto);
                 self.refusals.push(Refusal {
                     node: name,
                     operator,
                     why,
                 });
                 self.poison(proto);
-                return Ok(());
             }
+        }
+        Ok(())
+    }
+
+    /// Types an operator of these inputs, and adds it unless its results are known: gives its outputs.
+    /// `None` if one of its inputs is unknown.
+    pub(super) fn apply(
+        &mut self,
+        name: &str,
+        proto: &NodeProto,
+        inputs: Vec<Option<ValueId>>,
+    ) -> Result<Option<Vec<Option<ValueId>>>, String> {
+        let Some((op, results)) = self.typed(proto, &inputs)? else {
+            return Ok(None);
         };
         // Only the dequantising of constants is put off.
         let known = |i: &ValueId| self.graph.values[*i].constant.is_some();
         let frozen = proto.op_type == "DequantizeLinear" && inputs.iter().flatten().all(known);
         let mut outputs = Vec::new();
         for (name, (ty, constant)) in proto.output.iter().zip(results) {
-            let id = (!name.is_empty()).then(|| self.define(name, ty, constant));
+            let id = (!name.is_empty()).then(|| self.value(name, ty, constant));
             id.into_iter()
                 .for_each(|id| self.graph.values[id].frozen |= frozen);
             outputs.push(id);
         }
         let known = |o: &Option<ValueId>| o.is_none_or(|v| self.graph.values[v].constant.is_some());
         if !outputs.iter().all(known) {
-            let proto = Rc::new(proto.clone());
-            let (clamp, fused) = (Clamp::NONE, Vec::new());
             self.graph.nodes.push(Node {
-                name,
-                operator,
-                proto,
+                name: name.to_owned(),
+                operator: operator_of(proto),
+                proto: Rc::new(proto.clone()),
                 op,
                 inputs,
-                outputs,
-                clamp,
-                fused,
+                outputs: outputs.clone(),
+                clamp: Clamp::NONE,
+                fused: Vec::new(),
             });
         }
-        Ok(())
+        Ok(Some(outputs))
     }
 
     /// Marks everything a node would make as unknown.
@@ -264,36 +307,50 @@ impl<'a> Importer<'a> {
 
     /// A graph whose outputs are all known gets a node that copies the first of them, since a
     /// module has at least one step.
-    fn repeat_constant(&mut self) {
-        let (Some(first), Ok(op)) = (
-            self.graph.outputs.first().copied(),
-            ops::find("", "Identity"),
-        ) else {
-            return;
-        };
-        let mut value = self.graph.values[first].clone();
-        if value.constant.is_none() {
-            return;
+    fn repeat_constant(&mut self) -> Result<(), CompileError> {
+        if let Some(first) = self.graph.outputs.first().copied()
+            && self.graph.values[first].constant.is_some()
+        {
+            let name = self.graph.values[first].name.clone();
+            self.graph.outputs[0] = self.copied(first, &name)?;
         }
-        value.constant = None;
-        value.frozen = false;
-        let name = value.name.clone();
-        self.graph.values.push(value);
+        Ok(())
+    }
+
+    /// A node that copies a value to another of this name.
+    fn copied(&mut self, value: ValueId, name: &str) -> Result<ValueId, CompileError> {
+        let op = ops::find("", "Identity").map_err(CompileError::NotOnnx)?;
+        let mut copy = self.graph.values[value].clone();
+        (copy.constant, copy.frozen, copy.name) = (None, false, name.to_owned());
+        self.graph.values.push(copy);
         let copy = self.graph.values.len() - 1;
-        self.graph.outputs[0] = copy;
         self.graph.nodes.push(Node {
-            name,
+            name: name.to_owned(),
             operator: "Identity".into(),
             proto: Rc::new(NodeProto {
                 op_type: "Identity".into(),
                 ..NodeProto::default()
             }),
             op,
-            inputs: vec![Some(first)],
+            inputs: vec![Some(value)],
             outputs: vec![Some(copy)],
             clamp: Clamp::NONE,
             fused: Vec::new(),
         });
+        Ok(copy)
+    }
+
+    /// The value of an output under the name of the output: graphs within the graph have names of
+    /// their own, and may give what is an input or another output too.
+    fn named(&mut self, id: ValueId, name: &str) -> Result<ValueId, CompileError> {
+        if self.graph.values[id].name == name {
+            return Ok(id);
+        }
+        if self.graph.inputs.contains(&id) || self.graph.outputs.contains(&id) {
+            return self.copied(id, name);
+        }
+        self.graph.values[id].name = name.to_owned();
+        Ok(id)
     }
 
     fn finish(mut self, proto: &'a GraphProto) -> Result<Graph, CompileError> {
@@ -304,6 +361,7 @@ impl<'a> Importer<'a> {
             let id = self.names.get(info.name.as_str()).copied().ok_or_else(|| {
                 CompileError::NotOnnx(format!("no node makes the output `{}`", info.name))
             })?;
+            let id = self.named(id, &info.name)?;
             if self.graph.outputs.contains(&id) {
                 return Err(CompileError::NotOnnx(format!(
                     "`{}` is an output twice",
@@ -313,7 +371,7 @@ impl<'a> Importer<'a> {
             self.graph.outputs.push(id);
         }
         if self.graph.nodes.is_empty() {
-            self.repeat_constant();
+            self.repeat_constant()?;
         }
         if self.graph.inputs.is_empty() {
             return Err(CompileError::NotOnnx(
@@ -321,6 +379,14 @@ impl<'a> Importer<'a> {
             ));
         }
         Ok(self.graph)
+    }
+}
+
+/// The operator with its domain unless it is ONNX's own.
+fn operator_of(proto: &NodeProto) -> String {
+    match proto.domain.as_str() {
+        "" | "ai.onnx" => proto.op_type.clone(),
+        domain => format!("{domain}.{}", proto.op_type),
     }
 }
 

@@ -4,6 +4,7 @@
 //! items of a batch never meet: a node that would mix them is refused on import, so that code for
 //! one item, run once per item, is the whole model.
 
+pub(crate) mod control;
 mod edit;
 mod import;
 mod input;

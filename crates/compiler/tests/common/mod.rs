@@ -1,6 +1,7 @@
 //! Compiles a model, runs it in the sandbox, and holds it against the scalar evaluation.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 
+use sandpiper_compiler::build::{Attribute, ModelBuilder};
 use sandpiper_compiler::tensor::Data;
 use sandpiper_compiler::{Compiled, Options, Tensor, compile, evaluate};
 use sandpiper_core::tensor::DType;
@@ -129,6 +130,49 @@ pub fn agree(onnx: &[u8], batch: u32, inputs: &Tensors, tolerance: f64) -> Compi
         );
     }
     compiled
+}
+
+/// How far a module's floats may be from the evaluation: relative to max(1, value).
+pub const FLOATS: f64 = 2e-5;
+
+/// Holds a graph of one operator against its evaluation: inputs that are given when it runs, and
+/// constants after them. Gives the module.
+pub fn single<const N: usize>(
+    operator: &str,
+    inputs: &[Tensor],
+    constants: &[Tensor],
+    outputs: usize,
+    attributes: [(&str, Attribute); N],
+) -> Compiled {
+    let names: Vec<String> = (0..inputs.len() + constants.len())
+        .map(|i| format!("i{i}"))
+        .collect();
+    let results: Vec<String> = (0..outputs).map(|i| format!("o{i}")).collect();
+    let mut model = ModelBuilder::new(18);
+    for (name, input) in names.iter().zip(inputs) {
+        let dims: Vec<Option<u32>> = input.dims().iter().map(|d| Some(*d as u32)).collect();
+        model = model.input(name, input.dtype(), &dims);
+    }
+    for (name, constant) in names[inputs.len()..].iter().zip(constants) {
+        model = model.constant(name, constant);
+    }
+    let texts = |v: &[String]| v.to_vec();
+    let (from, to) = (texts(&names), texts(&results));
+    let from: Vec<&str> = from.iter().map(String::as_str).collect();
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    model = model.node(operator, &from, &to, attributes);
+    for result in &results {
+        model = model.output(result);
+    }
+    let given = names.iter().cloned().zip(inputs.iter().cloned()).collect();
+    agree(&model.finish(), 1, &given, FLOATS)
+}
+
+/// A tensor of floats in shift - factor .. shift + factor.
+pub fn scaled(dice: &mut Dice, dims: &[usize], factor: f32, shift: f32) -> Tensor {
+    let values = dice.floats(dims);
+    let values = values.as_f32().unwrap().iter().map(|v| v * factor + shift);
+    Tensor::f32(dims, values.collect()).unwrap()
 }
 
 /// The kernels of a module.

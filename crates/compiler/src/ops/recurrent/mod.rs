@@ -1,14 +1,16 @@
-//! RNN, GRU, LSTM: a step per element of a sequence, in one or both directions.
+//! RNN, GRU, LSTM: a step per element of a sequence, in one or both directions. With constant weights
+//! by kernels with vectors, else by a program.
 //!
 //! `layout` 0 has the sequence first and the batch second, so that the batch must be fixed; `layout` 1
 //! has the batch first. Activations are the default ones; an RNN may also have Relu or Sigmoid.
 
 mod emission;
 mod evaluation;
+mod vectors;
 
 use super::{Call, MIXES, Operator};
 use crate::emit::Ref;
-use crate::kernels::Scalar;
+use crate::kernels::{Activation, Scalar};
 use crate::lower::{Layout, LowerCx};
 use crate::onnx::Attrs;
 use crate::reference::places::ravel;
@@ -17,6 +19,7 @@ use crate::typed::{NodeView, Type, fixed};
 use emission::Emission;
 use evaluation::Values;
 use sandpiper_core::tensor::DType;
+use vectors::{Places, Weights};
 
 /// Which cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,14 +38,6 @@ pub(crate) static RNN: Recurrent = Recurrent(Cell::Rnn);
 pub(crate) static GRU: Recurrent = Recurrent(Cell::Gru);
 /// LSTM.
 pub(crate) static LSTM: Recurrent = Recurrent(Cell::Lstm);
-
-/// What an RNN applies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Activation {
-    Tanh,
-    Relu,
-    Sigmoid,
-}
 
 struct Plan {
     cell: Cell,
@@ -187,7 +182,37 @@ impl Recurrent {
     }
 }
 
+/// The weights, if all there are are constants.
+fn constants<'a>(node: &NodeView<'a>) -> Result<Option<Weights<'a>>, String> {
+    let constant = |i: usize| node.optional(i).is_none_or(|v| v.constant.is_some());
+    if ![1, 2, 3, 7].into_iter().all(constant) {
+        return Ok(None);
+    }
+    let floats = |i: usize| node.optional_constant(i)?.map(Tensor::as_f32).transpose();
+    Ok(Some(Weights {
+        w: node.constant(1)?.as_f32()?,
+        r: node.constant(2)?.as_f32()?,
+        b: floats(3)?,
+        p: floats(7)?,
+    }))
+}
+
 impl Plan {
+    /// Adds the kernels for constant weights.
+    fn by_vectors(&self, cx: &mut LowerCx<'_>, weights: &Weights<'_>) -> Result<(), String> {
+        let mut start = |i: usize| -> Result<Option<Ref>, String> {
+            let there = cx.view().optional(i).is_some();
+            there.then(|| cx.read(i, Layout::Plain)).transpose()
+        };
+        let starts = [start(5)?, start(6)?];
+        let places = Places {
+            x: cx.read(0, Layout::Plain)?,
+            starts,
+            outputs: [0, 1, 2].map(|i| cx.write_output(i)),
+        };
+        (0..self.reversed.len()).try_for_each(|d| self.direction(cx, d, weights, &places))
+    }
+
     fn output_dims(&self) -> Vec<usize> {
         let d = self.reversed.len();
         match self.batch_first {
@@ -286,6 +311,9 @@ impl Operator for Recurrent {
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
         let node = cx.view();
         let plan = self.of_node(&node)?;
+        if let Some(weights) = constants(&node)? {
+            return plan.by_vectors(cx, &weights);
+        }
         let mut read = |i: usize| -> Result<Option<Ref>, String> {
             let there = node.optional(i).is_some();
             there.then(|| cx.read(i, Layout::Plain)).transpose()
