@@ -42,7 +42,8 @@ impl Product {
         let vectors = columns.div_ceil(4);
         let mut some = |n: usize| -> Vec<Local> { (0..n).map(|_| f.v128()).collect() };
         let sums: Vec<Vec<Local>> = (0..rows).map(|_| some(vectors)).collect();
-        let (row, spread) = (some(vectors), some(1)[0]);
+        let (row, spread) = (some(vectors), some(rows));
+        let never = f.never();
         for sum in sums.iter().flatten() {
             f.floats(0.0).set(*sum);
         }
@@ -51,11 +52,22 @@ impl Product {
             for (v, vector) in row.iter().enumerate() {
                 f.load(r, 16 * v as u32).set(*vector);
             }
+            // As in `tile`: one use of what is spread, and the last row is done with the vectors.
+            for (i, spread) in spread.iter().enumerate() {
+                f.load_splat(l, (4 * i * inner) as u32).set(*spread);
+                f.get(never).rarely(|f| {
+                    f.ints(0).set(*spread);
+                });
+            }
             for (i, sums) in sums.iter().enumerate() {
-                f.load_splat(l, (4 * i * inner) as u32).set(spread);
                 for (sum, vector) in sums.iter().zip(&row) {
-                    f.get(spread).get(*vector).get(*sum);
-                    f.op(I::F32x4RelaxedMadd).set(*sum);
+                    let (a, b) = if i + 1 == rows {
+                        (*vector, spread[i])
+                    } else {
+                        (spread[i], *vector)
+                    };
+                    f.get(a).get(b).get(*sum).op(I::F32x4RelaxedMadd);
+                    f.set(*sum);
                 }
             }
             f.bump(l, 4);
