@@ -213,12 +213,16 @@ impl<'a> Func<'a> {
         body: impl FnOnce(&mut Self),
     ) {
         let (first, left) = (self.i32(), self.i32());
-        // A tensor has less than 2^26 rows, tiles or panels, and there are at most 64 parts.
-        let times = times as i32;
-        self.int(times).get(PART).op(I::I32Mul).get(PARTS);
-        self.op(I::I32DivU).set(first);
-        self.int(times).get(PART).int(1).op(I::I32Add).op(I::I32Mul);
-        self.get(PARTS).op(I::I32DivU);
+        // Turn `times * part / parts`, in 64 bits, since the product may not fit 32.
+        let bound = |f: &mut Self, more: i32| {
+            f.op(I::I64Const(times as i64));
+            f.get(PART).int(more).op(I::I32Add).op(I::I64ExtendI32U);
+            f.op(I::I64Mul).get(PARTS).op(I::I64ExtendI32U);
+            f.op(I::I64DivU).op(I::I32WrapI64);
+        };
+        bound(self, 0);
+        self.set(first);
+        bound(self, 1);
         self.get(first).op(I::I32Sub).set(left);
         for (pointer, bytes) in pointers {
             self.get(*pointer).get(first).int(*bytes as i32);

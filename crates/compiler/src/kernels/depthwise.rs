@@ -182,7 +182,7 @@ impl Depthwise {
             f.bump(dst, (size * pixel) as i64);
         };
         f.repeat(columns / TILE, |f| tile(f, TILE));
-        if columns % TILE > 0 {
+        if !columns.is_multiple_of(TILE) {
             tile(f, columns % TILE);
         }
         let wide = width(self.element);
