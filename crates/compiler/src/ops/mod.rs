@@ -17,6 +17,7 @@ mod create;
 mod depth_space;
 mod dequantize_linear;
 mod dynamic_quantize;
+mod einsum;
 mod expand;
 mod extreme;
 mod flatten;
@@ -34,6 +35,7 @@ mod map;
 mod matmul;
 mod matrices;
 mod max_pool;
+mod non_max_suppression;
 mod normalize;
 mod one_hot;
 mod pad;
@@ -248,6 +250,8 @@ pub(crate) fn find(domain: &str, op_type: &str) -> Result<&'static dyn Operator,
             "LogSoftmax" => &lanes::LogSoftmax,
             "CumSum" => &lanes::CumSum,
             "LpNormalization" => &lanes::LpNormalization,
+            "Einsum" => &einsum::Einsum,
+            "NonMaxSuppression" => &non_max_suppression::NonMaxSuppression,
             "Expand" => &expand::Expand,
             "Tile" => &tile::Tile,
             "Pad" => &pad::Pad,
