@@ -21,6 +21,7 @@ mod einsum;
 mod expand;
 mod extreme;
 mod flatten;
+mod fourier;
 mod gather;
 mod gather_elements;
 mod gather_nd;
@@ -252,6 +253,11 @@ pub(crate) fn find(domain: &str, op_type: &str) -> Result<&'static dyn Operator,
             "LpNormalization" => &lanes::LpNormalization,
             "Einsum" => &einsum::Einsum,
             "NonMaxSuppression" => &non_max_suppression::NonMaxSuppression,
+            "DFT" => &fourier::Dft,
+            "STFT" => &fourier::Stft,
+            "HannWindow" => &create::HannWindow,
+            "HammingWindow" => &create::HammingWindow,
+            "BlackmanWindow" => &create::BlackmanWindow,
             "Expand" => &expand::Expand,
             "Tile" => &tile::Tile,
             "Pad" => &pad::Pad,
