@@ -193,3 +193,71 @@ fn transforms_are_products() {
         .finish();
     assert!(why_refused(&model).contains("one side"));
 }
+
+#[test]
+fn grids_regions_and_columns() {
+    let mut dice = Dice(37);
+    let int = Attribute::Int;
+    let ints = |v: &[i64]| Attribute::Ints(v.to_vec());
+    for corners in [0, 1] {
+        for size in [&[2, 3, 4, 5][..], &[2, 3, 2, 4, 5]] {
+            let rank = size.len() - 2;
+            let inputs = [dice.floats(&[2, rank, rank + 1]), longs(size)];
+            operator("AffineGrid", &inputs, 1, [("align_corners", int(corners))]);
+        }
+    }
+    // Columns of 2 channels: 3 x 2 windows of 2 x 3 elements, some of them in padding.
+    let how = [
+        ("strides", ints(&[2, 3])),
+        ("pads", ints(&[1, 1, 0, 1])),
+        ("dilations", ints(&[1, 2])),
+    ];
+    let inputs = [dice.floats(&[2, 12, 6]), longs(&[5, 6]), longs(&[2, 3])];
+    operator("Col2Im", &inputs, 1, how);
+    let flat = [dice.floats(&[1, 4, 6]), longs(&[9]), longs(&[4])];
+    operator("Col2Im", &flat, 1, []);
+    for (mode, ratio) in [("avg", 2), ("max", 3)] {
+        for coordinates in ["half_pixel", "output_half_pixel"] {
+            let how = [
+                ("mode", Attribute::Text(mode.into())),
+                (
+                    "coordinate_transformation_mode",
+                    Attribute::Text(coordinates.into()),
+                ),
+                ("sampling_ratio", int(ratio)),
+                ("output_height", int(3)),
+                ("output_width", int(2)),
+                ("spatial_scale", Attribute::Float(0.7)),
+            ];
+            let inputs = [
+                dice.floats(&[2, 3, 6, 7]),
+                common::scaled(&mut dice, &[5, 4], 6.0, 4.0),
+                longs(&[0, 1, 1, 0, 9]),
+            ];
+            operator("RoiAlign", &inputs, 3, how);
+        }
+    }
+    // Back to where the greatest were, also into more room.
+    let model = |inputs: &[&str]| {
+        part()
+            .input("x", DType::F32, &[Some(1), Some(2), Some(4), Some(6)])
+            .constant("room", &longs(&[1, 2, 5, 7]))
+            .node(
+                "MaxPool",
+                &["x"],
+                &["m", "i"],
+                [("kernel_shape", ints(&[2, 2])), ("strides", ints(&[2, 2]))],
+            )
+            .node(
+                "MaxUnpool",
+                inputs,
+                &["y"],
+                [("kernel_shape", ints(&[2, 2])), ("strides", ints(&[2, 2]))],
+            )
+            .output("y")
+            .finish()
+    };
+    let x = given([("x", dice.floats(&[1, 2, 4, 6]))]);
+    agree(&model(&["m", "i"]), 1, &x, 0.0);
+    agree(&model(&["m", "i", "room"]), 1, &x, 0.0);
+}
