@@ -376,3 +376,20 @@ fn integer_sums_with_constant_weights() {
         }
     }
 }
+
+#[test]
+fn a_range_is_found_and_quantised_to() {
+    let mut dice = Dice(17);
+    for (factor, shift) in [(3.0, 0.0), (1.0, 5.0), (0.5, -2.0), (0.0, 0.0)] {
+        for outputs in [1, 3] {
+            let x = scaled(&mut dice, &[5, 13], factor, shift);
+            single("DynamicQuantizeLinear", &[x], &[], outputs, []);
+        }
+    }
+    for dtype in [DType::I8, DType::U8, DType::I32] {
+        let bytes = dice.bytes(DType::U8, &[4 * 11]).to_bytes();
+        let n = bytes.len() / dtype.size_bytes();
+        let x = common::tensor(dtype, vec![n], &bytes);
+        single("Cast", &[x], &[], 1, [("to", Attribute::Int(1))]);
+    }
+}
