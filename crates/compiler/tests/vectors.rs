@@ -175,6 +175,24 @@ fn groups_that_lie_together_are_normalised_by_vectors() {
             1,
             axis(1),
         );
+        // Factors that vary along what stays, alone or too.
+        for dims in [
+            &[3, len][..],
+            &[3, 1],
+            &[2, 1, 1],
+            &[2, 3, 1],
+            &[2, 1, len],
+            &[1],
+        ] {
+            let some = [dice.floats(dims), dice.floats(dims)];
+            single(
+                "LayerNormalization",
+                std::slice::from_ref(&x),
+                &some,
+                1,
+                axis(2),
+            );
+        }
         // One factor for all elements of a row is no factor by element.
         let one = [dice.floats(&[3, 1]), dice.floats(&[3, 1])];
         single(
