@@ -175,6 +175,24 @@ fn groups_that_lie_together_are_normalised_by_vectors() {
             1,
             axis(1),
         );
+        // Factors that vary along what stays, alone or too.
+        for dims in [
+            &[3, len][..],
+            &[3, 1],
+            &[2, 1, 1],
+            &[2, 3, 1],
+            &[2, 1, len],
+            &[1],
+        ] {
+            let some = [dice.floats(dims), dice.floats(dims)];
+            single(
+                "LayerNormalization",
+                std::slice::from_ref(&x),
+                &some,
+                1,
+                axis(2),
+            );
+        }
         // One factor for all elements of a row is no factor by element.
         let one = [dice.floats(&[3, 1]), dice.floats(&[3, 1])];
         single(
@@ -374,5 +392,22 @@ fn integer_sums_with_constant_weights() {
                 0.0,
             );
         }
+    }
+}
+
+#[test]
+fn a_range_is_found_and_quantised_to() {
+    let mut dice = Dice(17);
+    for (factor, shift) in [(3.0, 0.0), (1.0, 5.0), (0.5, -2.0), (0.0, 0.0)] {
+        for outputs in [1, 3] {
+            let x = scaled(&mut dice, &[5, 13], factor, shift);
+            single("DynamicQuantizeLinear", &[x], &[], outputs, []);
+        }
+    }
+    for dtype in [DType::I8, DType::U8, DType::I32] {
+        let bytes = dice.bytes(DType::U8, &[4 * 11]).to_bytes();
+        let n = bytes.len() / dtype.size_bytes();
+        let x = common::tensor(dtype, vec![n], &bytes);
+        single("Cast", &[x], &[], 1, [("to", Attribute::Int(1))]);
     }
 }

@@ -376,9 +376,8 @@ pub(crate) fn product_into(
     [rows, columns, inner]: [usize; 3],
     terms: &Terms<'_>,
 ) -> Result<(), String> {
-    let size = terms.element.dense_bytes();
     if let Element::Int { dtype, .. } = terms.element {
-        let dst = cx.temporary(rows * inner * size);
+        let dst = cx.temporary(rows * inner * terms.element.dense_bytes());
         let widen = Frame {
             name: "widen",
             src,
@@ -394,6 +393,19 @@ pub(crate) fn product_into(
         cx.push(widen, 0)?;
         src = dst;
     }
+    product_of_rows(cx, (src, dst), [1, rows, 0, inner], [columns, inner], terms)
+}
+
+/// The same for rows that need not follow each other and are as the kernel reads them: `parts` times
+/// `rows` of them, and elements from one part, and one row, to the next.
+pub(crate) fn product_of_rows(
+    cx: &mut LowerCx<'_>,
+    (src, dst): (Ref, Ref),
+    [parts, rows, part_step, row_step]: [usize; 4],
+    [columns, inner]: [usize; 2],
+    terms: &Terms<'_>,
+) -> Result<(), String> {
+    let size = terms.element.dense_bytes();
     let weight = |_: usize, column: usize, _: usize, k: usize| (terms.weight)(column, k, 0);
     let w = WeightsOf {
         groups: 1,
@@ -403,9 +415,9 @@ pub(crate) fn product_into(
         at: &weight,
     };
     let pixels = Pixels {
-        images: 1,
+        images: parts,
         out: [1, rows],
-        steps: [0, 0, inner * size],
+        steps: [part_step * size, 0, row_step * size],
     };
     let shape = Shape {
         src,
@@ -414,6 +426,6 @@ pub(crate) fn product_into(
         group_step: 0,
         taps: [(1, 0), (1, 0)],
     };
-    let macs = (rows * columns) as u64 * inner as u64;
+    let macs = (parts * rows * columns) as u64 * inner as u64;
     shape.lower(cx, &w, terms, "gemm", macs)
 }

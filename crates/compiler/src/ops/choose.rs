@@ -1,8 +1,8 @@
 //! Where, Not, Cast, PRelu, BitwiseNot: what takes operands of different kinds element by element.
 
 use super::{Call, Operator};
-use crate::kernels::{Bin, Ex, Scalar, Ty, Un};
-use crate::lower::elementwise::broadcast;
+use crate::kernels::{Bin, Ex, Expr, Scalar, Store, Ty, Un};
+use crate::lower::elementwise::{Term, broadcast, lower};
 use crate::lower::{LowerCx, loops};
 use crate::onnx::{HALF, dtype_of, narrowed, widened};
 use crate::reference::numbers::{self, Number};
@@ -98,7 +98,10 @@ fn cast_eval(call: &Call<'_>, dtype: DType) -> Result<Vec<Tensor>, String> {
 }
 
 fn cast_lower(cx: &mut LowerCx<'_>) -> Result<(), String> {
-    let dtype = cx.out()?.dtype;
+    let (dtype, from) = (cx.out()?.dtype, cx.ty(0)?.dtype);
+    if dtype == DType::F32 && matches!(from, DType::I8 | DType::U8 | DType::I32) {
+        return lower(cx, "cast", &[Term::Input(0)], Expr::In(0), Store::Float);
+    }
     loops::elementwise(cx, "cast", &[0], &mut |_, v| {
         let (x, to) = (v[0].clone(), Ty::of(dtype));
         let zero = x.same(0.0);

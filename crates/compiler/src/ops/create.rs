@@ -1,7 +1,9 @@
-//! ConstantOfShape, Range, EyeLike, Size: tensors that are known when the model is compiled.
+//! ConstantOfShape, Range, EyeLike, Size, HannWindow, HammingWindow, BlackmanWindow: tensors that are
+//! known when the model is compiled.
 
 use super::{Call, Operator};
 use crate::lower::LowerCx;
+use crate::math::turn;
 use crate::onnx::{Attrs, dtype_of};
 use crate::reference::numbers::{Number, numbers, tensor};
 use crate::reference::places::places;
@@ -86,6 +88,49 @@ known_operator!(
 known_operator!(
     /// Range.
     Range, range
+);
+
+/// A window of a raised cosine and, for the last term, one of twice the frequency.
+fn window(attrs: &Attrs<'_>, inputs: &[&Tensor], terms: [f64; 3]) -> Result<Tensor, String> {
+    let number = i32::try_from(attrs.int("output_datatype", 1)).unwrap_or(0);
+    if dtype_of(number)? != DType::F32 {
+        return Err("a window of integers".into());
+    }
+    let size = inputs.first().ok_or("the size is missing")?.to_i64()?;
+    let size = size.first().and_then(|n| usize::try_from(*n).ok());
+    let size = bounded(vec![size.ok_or("the size is negative")?])?[0];
+    let whole = match attrs.int("periodic", 1) {
+        0 => size.saturating_sub(1).max(1),
+        _ => size,
+    };
+    let cosine = |i: usize| turn(i % whole, whole).0;
+    let one = |i: usize| terms[0] - terms[1] * cosine(i) + terms[2] * cosine(2 * i);
+    Tensor::f32(&[size], (0..size).map(|i| one(i) as f32).collect())
+}
+
+fn hann(attrs: &Attrs<'_>, inputs: &[&Tensor]) -> Result<Tensor, String> {
+    window(attrs, inputs, [0.5, 0.5, 0.0])
+}
+
+fn hamming(attrs: &Attrs<'_>, inputs: &[&Tensor]) -> Result<Tensor, String> {
+    window(attrs, inputs, [25.0 / 46.0, 21.0 / 46.0, 0.0])
+}
+
+fn blackman(attrs: &Attrs<'_>, inputs: &[&Tensor]) -> Result<Tensor, String> {
+    window(attrs, inputs, [0.42, 0.5, 0.08])
+}
+
+known_operator!(
+    /// HannWindow.
+    HannWindow, hann
+);
+known_operator!(
+    /// HammingWindow.
+    HammingWindow, hamming
+);
+known_operator!(
+    /// BlackmanWindow.
+    BlackmanWindow, blackman
 );
 
 /// EyeLike: only the shape of the input counts.

@@ -2,7 +2,7 @@
 //! of one item of a batch.
 
 use super::{Call, Operator};
-use crate::kernels::{Ex, Scalar, Ty, Un};
+use crate::kernels::{Elementwise, Ex, Expr, Operand, Reduce, Reduction, Scalar, Store, Ty, Un};
 use crate::lower::{Layout, LowerCx};
 use crate::tensor::{Data, Tensor};
 use crate::typed::{NodeView, Type};
@@ -52,35 +52,64 @@ impl Operator for DynamicQuantizeLinear {
     fn lower(&self, cx: &mut LowerCx<'_>) -> Result<(), String> {
         let count = cx.ty(0)?.elements();
         let src = cx.read(0, Layout::Plain)?;
-        let outputs = [0, 1, 2].map(|i| cx.write_output(i));
+        let [y, scale_to, zero_to] = [0, 1, 2].map(|i| cx.write_output(i));
+        let [least, greatest] = [cx.temporary(4), cx.temporary(4)];
+        for (dst, reduction) in [(least, Reduction::Least), (greatest, Reduction::Greatest)] {
+            let kernel = Reduce {
+                name: "range",
+                src,
+                dst,
+                reduction,
+                dims: [1, count, 1],
+            };
+            cx.push(kernel, 0)?;
+        }
+        let divisor = cx.temporary(4);
+        let zero_to = zero_to.unwrap_or_else(|| cx.temporary(1));
         let real = Ex::Real;
         let mut s = Scalar::new("quantize-dynamic");
-        let (low, high) = (s.var(real(0.0)), s.var(real(0.0)));
-        s.each(count, |s, i| {
-            let x = s.load(src, DType::F32, i);
-            let x = s.once(x);
-            s.set(low, Ex::Var(low).min(x.clone()));
-            s.set(high, Ex::Var(high).max(x));
-        });
-        let scale = s.once((Ex::Var(high) - Ex::Var(low)) / real(255.0));
+        let low = s.load(least, DType::F32, Ex::Int(0)).min(real(0.0));
+        let high = s.load(greatest, DType::F32, Ex::Int(0)).max(real(0.0));
+        let low = s.once(low);
+        let scale = s.once((high - low.clone()) / real(255.0));
         let flat = s.once(scale.clone().eq(real(0.0)));
-        let within = |x: Ex| x.max(real(0.0)).min(real(255.0));
-        let zero = within((real(0.0) - Ex::Var(low)) / scale.clone()).un(Un::Nearest);
-        let zero = s.once(flat.clone().pick(real(0.0), zero));
-        if let Some(y) = outputs[0] {
-            s.each(count, |s, i| {
-                let x = s.load(src, DType::F32, i.clone());
-                let value = within((x / scale.clone()).un(Un::Nearest) + zero.clone());
-                let value = flat.clone().pick(real(0.0), value);
-                s.store(y, DType::U8, i, value.to(Ty::Int));
-            });
-        }
-        if let Some(to) = outputs[1] {
+        let zero = (real(0.0) - low) / scale.clone();
+        let zero = zero.max(real(0.0)).min(real(255.0)).un(Un::Nearest);
+        let zero = flat.clone().pick(real(0.0), zero);
+        s.store(zero_to, DType::U8, Ex::Int(0), zero.to(Ty::Int));
+        // Where all is 0, any divisor leaves it so.
+        let used = flat.pick(real(1.0), scale.clone());
+        s.store(divisor, DType::F32, Ex::Int(0), used);
+        if let Some(to) = scale_to {
             s.store(to, DType::F32, Ex::Int(0), scale);
         }
-        if let Some(to) = outputs[2] {
-            s.store(to, DType::U8, Ex::Int(0), zero.to(Ty::Int));
-        }
-        cx.push(s, 0)
+        cx.push(s, 0)?;
+        let Some(dst) = y else {
+            return Ok(());
+        };
+        let operand = |(at, dtype, stride)| Operand {
+            at,
+            dtype,
+            strides: vec![stride],
+        };
+        let rounded = Expr::Round(Box::new(Expr::In(0).over(Expr::In(1))));
+        let kernel = Elementwise {
+            name: "quantize",
+            dims: vec![count],
+            operands: [
+                (src, DType::F32, 1),
+                (divisor, DType::F32, 0),
+                (zero_to, DType::U8, 0),
+            ]
+            .map(operand)
+            .to_vec(),
+            expr: rounded.plus(Expr::In(2)),
+            dst,
+            store: Store::Quantized {
+                dtype: DType::U8,
+                zero: 0,
+            },
+        };
+        cx.push(kernel, 0)
     }
 }

@@ -3,11 +3,13 @@
 //!
 //! To add one: write its file, add a line to [`find`], and a test in `tests/`.
 
+mod affine_grid;
 mod average_pool;
 mod batch_normalization;
 mod binary;
 mod choose;
 mod clip;
+mod col2im;
 mod concat;
 mod constant;
 mod conv;
@@ -17,9 +19,11 @@ mod create;
 mod depth_space;
 mod dequantize_linear;
 mod dynamic_quantize;
+mod einsum;
 mod expand;
 mod extreme;
 mod flatten;
+mod fourier;
 mod gather;
 mod gather_elements;
 mod gather_nd;
@@ -34,6 +38,8 @@ mod map;
 mod matmul;
 mod matrices;
 mod max_pool;
+mod max_unpool;
+mod non_max_suppression;
 mod normalize;
 mod one_hot;
 mod pad;
@@ -54,6 +60,7 @@ mod reduce;
 mod relu;
 mod reshape;
 mod resize;
+mod roi_align;
 mod scatter;
 mod shape;
 mod slice;
@@ -248,6 +255,17 @@ pub(crate) fn find(domain: &str, op_type: &str) -> Result<&'static dyn Operator,
             "LogSoftmax" => &lanes::LogSoftmax,
             "CumSum" => &lanes::CumSum,
             "LpNormalization" => &lanes::LpNormalization,
+            "Einsum" => &einsum::Einsum,
+            "NonMaxSuppression" => &non_max_suppression::NonMaxSuppression,
+            "DFT" => &fourier::Dft,
+            "STFT" => &fourier::Stft,
+            "HannWindow" => &create::HannWindow,
+            "HammingWindow" => &create::HammingWindow,
+            "BlackmanWindow" => &create::BlackmanWindow,
+            "AffineGrid" => &affine_grid::AffineGrid,
+            "Col2Im" => &col2im::Col2Im,
+            "MaxUnpool" => &max_unpool::MaxUnpool,
+            "RoiAlign" => &roi_align::RoiAlign,
             "Expand" => &expand::Expand,
             "Tile" => &tile::Tile,
             "Pad" => &pad::Pad,

@@ -177,9 +177,20 @@ impl Plan {
             let by_element = counts.zip(&dense).all(|((s, d), n)| s == n || *d == 1);
             return by_element.then_some(Affine::Elements(scale, bias));
         }
-        // By channel: the second dimension of the kept ones, and for groups the one after it.
-        let channels = self.dims[1..first].iter().product();
-        (first == 2).then_some(Affine::Pieces(scale, bias, channels))
+        // By channel: the last dimension of two that stay, and for groups the first one that goes.
+        let pieces = self.pieces(inner);
+        let by_channel = outer == [0, pieces.unwrap_or(1)];
+        let rest = match pieces {
+            Some(_) => &inner[1..],
+            None => inner,
+        };
+        let fits = by_channel && rest.iter().all(|s| *s == 0);
+        fits.then(|| Affine::Pieces(scale, bias, self.dims[1]))
+    }
+
+    /// How many pieces of a group have a factor of their own, by the strides of what goes.
+    fn pieces(&self, inner: &[usize]) -> Option<usize> {
+        (inner.len() == 2 && inner[0] == 1).then(|| self.dims[2])
     }
 
     /// Adds the kernel.
@@ -191,9 +202,8 @@ impl Plan {
         moments: [Option<Ref>; 2],
     ) -> Result<(), String> {
         let [rows, all] = [false, true].map(|gone| self.part(&self.dims, gone).iter().product());
-        let by_piece = self.affine.as_ref().is_some_and(|s| s.get(2) == Some(&1));
-        let pieces = match affine {
-            Affine::Pieces(..) if by_piece => self.dims[2],
+        let pieces = match (affine, &self.affine) {
+            (Affine::Pieces(..), Some(strides)) => self.pieces(&strides[2..]).unwrap_or(1),
             _ => 1,
         };
         let kernel = kernels::Normalize {

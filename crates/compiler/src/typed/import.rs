@@ -353,7 +353,26 @@ impl<'a> Importer<'a> {
         Ok(id)
     }
 
+    /// Results whose rows are filled only as far as data goes are for the caller, who can see it.
+    fn check_rows(&mut self) {
+        let nodes = &self.graph.nodes;
+        for node in nodes.iter().filter(|n| n.is("NonMaxSuppression")) {
+            let mut read = nodes.iter().flat_map(|n| n.inputs.iter().flatten());
+            if read.any(|v| node.outputs.contains(&Some(*v))) {
+                self.refusals.push(Refusal {
+                    node: node.name.clone(),
+                    operator: node.operator.clone(),
+                    why:
+                        "how many rows it gives depends on data; let it, and the boxes, be outputs \
+                          of the model"
+                            .into(),
+                });
+            }
+        }
+    }
+
     fn finish(mut self, proto: &'a GraphProto) -> Result<Graph, CompileError> {
+        self.check_rows();
         if !self.refusals.is_empty() {
             return Err(CompileError::Unsupported(self.refusals));
         }
