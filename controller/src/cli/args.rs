@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use sandpiper_core::names::{DeploymentName, ModelName, RolloutName, VersionName};
 use sandpiper_core::policy::{Objective, Selector};
-use sandpiper_core::rollout::WaveSize;
+use sandpiper_core::rollout::{DisruptionBudget, WaveSize};
 use sandpiper_core::target::Target;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -414,6 +414,12 @@ pub struct RolloutArgs {
     /// Inferences that prove success.
     #[arg(long, default_value_t = 1)]
     pub min_inferences: u64,
+    /// Most devices that were told to move and do not serve the version yet.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_in_flight: Option<u32>,
+    /// The same within each group of devices with one value of a label: `site=2`.
+    #[arg(long, value_parser = super::parse::budget)]
+    pub budget: Option<DisruptionBudget>,
     /// How to show it.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,

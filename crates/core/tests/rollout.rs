@@ -127,6 +127,8 @@ fn planned(devices: usize, waves: Vec<WaveSize>) -> Rollout {
         bake_s: 2,
         max_failures: 0,
         min_inferences: 1,
+        max_in_flight: None,
+        disruption: None,
     };
     let previous = Some(VersionName::new("v1").unwrap());
     let name = RolloutName::new("activity-2").unwrap();

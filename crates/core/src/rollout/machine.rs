@@ -1,13 +1,26 @@
 //! The state machine: events in, effects out.
 
-use super::plan::PlannedDevice;
 use super::state::{DeviceRollout, Rollout, RolloutState};
 use crate::assignment::Ladder;
 use crate::event::{Event, Severity};
+use crate::mutants::{self, Mutant};
 use crate::names::{DeviceName, VersionName};
 use crate::telemetry::{ModelPhase, ModelStatus};
 use crate::time::Millis;
 use std::time::Duration;
+
+/// What an operator does with a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SteerVerb {
+    /// Hold it.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// Stop it and go back.
+    Abort,
+    /// Go back to the version before, though it was promoted.
+    Undo,
+}
 
 /// What happens to a rollout.
 #[derive(Debug, Clone)]
@@ -58,6 +71,13 @@ pub enum RolloutEvent {
 /// What the driver shall do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RolloutEffect {
+    /// Persist the rollout's state before anything that follows is done.
+    Keep,
+    /// Persist where a device stands, before anything that follows is done.
+    KeepDevice {
+        /// The device.
+        device: DeviceName,
+    },
     /// Assign the new version.
     Assign {
         /// To whom.
@@ -84,24 +104,32 @@ pub enum RolloutEffect {
 }
 
 impl Rollout {
-    /// Takes in an event and says what to do. Persist the rollout before doing it.
+    /// Takes in an event and says what to do: first what to persist, then the rest, all as one
+    /// step. Without effects nothing has changed.
     pub fn handle(&mut self, now: Millis, event: RolloutEvent) -> Vec<RolloutEffect> {
         let mut effects = Vec::new();
         if self.state.is_final() {
             return effects;
         }
+        let before = self.state.clone();
+        self.take(now, event, &mut effects);
+        self.evaluate(now, &mut effects);
+        if self.state != before {
+            effects.push(RolloutEffect::Keep);
+        }
+        let first = |e: &RolloutEffect| {
+            !matches!(e, RolloutEffect::Keep | RolloutEffect::KeepDevice { .. })
+        };
+        effects.sort_by_key(first);
+        effects
+    }
+
+    fn take(&mut self, now: Millis, event: RolloutEvent, effects: &mut Vec<RolloutEffect>) {
         match event {
             RolloutEvent::Start { actor } => {
                 if self.state == RolloutState::Planned {
-                    self.note(
-                        &mut effects,
-                        now,
-                        Severity::Info,
-                        &actor,
-                        "Started",
-                        "started",
-                    );
-                    self.start_wave(now, 0, &mut effects);
+                    self.note(effects, now, Severity::Info, &actor, "Started", "started");
+                    self.start_wave(now, 0, effects);
                 }
             }
             RolloutEvent::Reported {
@@ -109,35 +137,41 @@ impl Rollout {
                 status,
                 inferences,
             } => {
-                self.reported(now, &device, status.as_deref(), inferences, &mut effects);
+                self.reported(now, &device, status.as_deref(), inferences, effects);
             }
             RolloutEvent::Gone { device } => {
-                if let Some(state) = self.devices.get_mut(&device) {
-                    *state = DeviceRollout::Gone;
+                if self.devices.contains_key(&device) {
+                    self.move_on(&device, DeviceRollout::Gone, effects);
                 }
             }
-            RolloutEvent::Pause { actor } => self.pause(now, actor, &mut effects),
-            RolloutEvent::Resume { actor } => self.resume(now, &actor, &mut effects),
+            RolloutEvent::Pause { actor } => self.pause(now, actor, effects),
+            RolloutEvent::Resume { actor } => self.resume(now, &actor, effects),
             RolloutEvent::Abort { actor } => {
                 let why = format!("aborted by {actor}");
-                self.roll_back(now, &actor, &why, &mut effects);
+                self.roll_back(now, &actor, &why, effects);
             }
             RolloutEvent::Supersede { actor } => {
                 self.state = RolloutState::Superseded;
                 let what = "superseded by a newer rollout";
-                self.note(
-                    &mut effects,
-                    now,
-                    Severity::Info,
-                    &actor,
-                    "Superseded",
-                    what,
-                );
+                self.note(effects, now, Severity::Info, &actor, "Superseded", what);
             }
             RolloutEvent::Tick => {}
         }
-        self.evaluate(now, &mut effects);
-        effects
+    }
+
+    /// Moves a device on.
+    pub(super) fn move_on(
+        &mut self,
+        device: &DeviceName,
+        to: DeviceRollout,
+        effects: &mut Vec<RolloutEffect>,
+    ) {
+        if self.devices.get(device) == Some(&to) {
+            return;
+        }
+        self.devices.insert(device.clone(), to);
+        let device = device.clone();
+        effects.push(RolloutEffect::KeepDevice { device });
     }
 
     /// The next time at which [`RolloutEvent::Tick`] must come, and why.
@@ -148,6 +182,9 @@ impl Rollout {
                 let bake = Duration::from_secs(self.plan.spec.bake_s);
                 // A device without its inferences waits for reports, not for the time.
                 let least = self.plan.spec.min_inferences;
+                if mutants::is(Mutant::NoDeadline) {
+                    return None;
+                }
                 let baked = self.devices.values().filter_map(|d| match d {
                     DeviceRollout::Serving { since, inferences } if *inferences >= least => {
                         Some((since.plus(bake), "bake time over"))
@@ -184,12 +221,12 @@ impl Rollout {
 
     fn start_wave(&mut self, now: Millis, wave: usize, effects: &mut Vec<RolloutEffect>) {
         self.state = RolloutState::Running { wave, since: now };
-        let planned: Vec<PlannedDevice> = self.plan.waves.get(wave).cloned().unwrap_or_default();
+        let devices = self.plan.waves.get(wave).map_or(0, Vec::len);
         let text = format!(
             "wave {} of {}: {} devices",
             wave + 1,
             self.plan.waves.len(),
-            planned.len()
+            devices
         );
         self.note(
             effects,
@@ -199,19 +236,7 @@ impl Rollout {
             "WaveStarted",
             &text,
         );
-        for PlannedDevice { device, ladder, .. } in planned {
-            // A device that moved already (a resumed wave) is not assigned a second time.
-            if self.devices.get(&device) == Some(&DeviceRollout::Waiting) {
-                self.devices
-                    .insert(device.clone(), DeviceRollout::Assigned { since: now });
-                let version = self.plan.spec.version.clone();
-                effects.push(RolloutEffect::Assign {
-                    device,
-                    version,
-                    ladder,
-                });
-            }
-        }
+        self.fill(now, wave, effects);
     }
 
     fn reported(
@@ -275,7 +300,7 @@ impl Rollout {
                 &text,
             );
         }
-        self.devices.insert(device.clone(), new);
+        self.move_on(device, new, effects);
     }
 
     fn is_back(&self, status: Option<&ModelStatus>) -> bool {
@@ -327,6 +352,11 @@ impl Rollout {
             .waves
             .iter()
             .rev()
+            .take(if mutants::is(Mutant::RollBackOneWave) {
+                1
+            } else {
+                usize::MAX
+            })
             .flatten()
             .map(|d| d.device.clone())
             .collect();
@@ -336,8 +366,7 @@ impl Rollout {
                 Some(_) => true,
             };
             if touched {
-                self.devices
-                    .insert(device.clone(), DeviceRollout::GoingBack);
+                self.move_on(&device, DeviceRollout::GoingBack, effects);
                 let version = self.plan.previous.clone();
                 effects.push(RolloutEffect::AssignPrevious { device, version });
             }
@@ -346,8 +375,14 @@ impl Rollout {
 
     /// Draws the conclusions from the states of the devices and the time.
     fn evaluate(&mut self, now: Millis, effects: &mut Vec<RolloutEffect>) {
+        if let RolloutState::Paused { wave, .. } = self.state
+            && mutants::is(Mutant::PauseGoesOn)
+        {
+            self.fill(now, wave, effects);
+        }
         if let RolloutState::Running { wave, since } = self.state {
-            self.bake(now);
+            self.bake(now, effects);
+            self.fill(now, wave, effects);
             self.evaluate_wave(now, wave, since, effects);
         }
         if let RolloutState::RollingBack { why, since } = self.state.clone() {
@@ -356,15 +391,19 @@ impl Rollout {
     }
 
     /// Devices that have served enough for long enough have succeeded.
-    fn bake(&mut self, now: Millis) {
+    fn bake(&mut self, now: Millis, effects: &mut Vec<RolloutEffect>) {
         let bake = Duration::from_secs(self.plan.spec.bake_s);
-        for device in self.devices.values_mut() {
-            if let DeviceRollout::Serving { since, inferences } = device
-                && *inferences >= self.plan.spec.min_inferences
-                && now.since(*since) >= bake
-            {
-                *device = DeviceRollout::Succeeded;
+        let least = self.plan.spec.min_inferences;
+        let done = self.devices.iter().filter(|(_, state)| match state {
+            DeviceRollout::Serving { since, inferences } => {
+                (*inferences >= least || mutants::is(Mutant::SkipInferences))
+                    && (now.since(*since) >= bake || mutants::is(Mutant::SkipBake))
             }
+            _ => false,
+        });
+        let done: Vec<DeviceName> = done.map(|(device, _)| device.clone()).collect();
+        for device in done {
+            self.move_on(&device, DeviceRollout::Succeeded, effects);
         }
     }
 
@@ -376,7 +415,9 @@ impl Rollout {
         let open = states().filter(|s| {
             matches!(
                 s,
-                DeviceRollout::Assigned { .. } | DeviceRollout::Serving { .. }
+                DeviceRollout::Waiting
+                    | DeviceRollout::Assigned { .. }
+                    | DeviceRollout::Serving { .. }
             )
         });
         (failed.count(), open.count())
@@ -390,7 +431,10 @@ impl Rollout {
         effects: &mut Vec<RolloutEffect>,
     ) {
         let limit = Duration::from_secs(self.plan.spec.wave_deadline_s);
-        let tolerated = self.plan.spec.max_failures as usize;
+        let tolerated = match mutants::is(Mutant::IgnoreFailures) {
+            true => usize::MAX,
+            false => self.plan.spec.max_failures as usize,
+        };
         // A device of an earlier wave may fail after it had succeeded.
         let relapsed = (0..wave).find(|w| self.count_wave(*w).0 > tolerated);
         if let Some(earlier) = relapsed {
@@ -403,9 +447,15 @@ impl Rollout {
             return;
         }
         let (failed, open) = self.count_wave(wave);
-        let late = now.since(since) >= limit;
+        let late = now.since(since) >= limit && !mutants::is(Mutant::NoDeadline);
         // Silence counts against success: what is open at the deadline has failed.
-        let lost = if late { failed + open } else { failed };
+        let silent = if late { open } else { 0 };
+        let silent = if mutants::is(Mutant::SilenceIsSuccess) {
+            0
+        } else {
+            silent
+        };
+        let lost = failed + silent;
         if lost > tolerated {
             let why = format!(
                 "wave {}: {failed} failed, {} unfinished at the deadline, {tolerated} tolerated",

@@ -4,12 +4,15 @@
 //! state machine: events in, effects out, time as an argument. A device has succeeded when it
 //! served inferences under the code that it was assigned; a silent device has not.
 
+mod fill;
 mod machine;
 mod plan;
 mod state;
 
-pub use machine::{RolloutEffect, RolloutEvent};
+pub use fill::InFlight;
+pub use machine::{RolloutEffect, RolloutEvent, SteerVerb};
 pub use plan::{
-    FleetDevice, PlanError, PlannedDevice, RolloutPlan, RolloutSpec, Unfit, WaveSize, plan,
+    DisruptionBudget, FleetDevice, PlanError, PlannedDevice, RolloutPlan, RolloutSpec, Unfit,
+    WaveSize, plan,
 };
 pub use state::{DeviceRollout, Rollout, RolloutState};

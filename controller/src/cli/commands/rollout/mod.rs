@@ -69,6 +69,8 @@ fn spec(args: &RolloutArgs) -> RolloutSpec {
         bake_s: seconds(args.bake),
         max_failures: args.max_failures,
         min_inferences: args.min_inferences,
+        max_in_flight: args.max_in_flight,
+        disruption: args.budget.clone(),
     }
 }
 

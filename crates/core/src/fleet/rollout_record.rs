@@ -4,11 +4,11 @@
 
 use super::keys;
 use super::outbox::Outbox;
-use sandpiper_core::names::{DeviceName, ModelName, RolloutName, VersionName};
-use sandpiper_core::rollout::{
+use crate::names::{DeviceName, ModelName, RolloutName, VersionName};
+use crate::rollout::{
     DeviceRollout, PlannedDevice, Rollout, RolloutPlan, RolloutSpec, RolloutState, Unfit,
 };
-use sandpiper_core::time::Millis;
+use crate::time::Millis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -53,7 +53,8 @@ pub(super) fn keep_whole(out: &mut Outbox, rollout: &Rollout) {
     }
 }
 
-fn keep_head(out: &mut Outbox, rollout: &Rollout) {
+/// Queues all of a rollout but its devices.
+pub(super) fn keep_head(out: &mut Outbox, rollout: &Rollout) {
     let plan = &rollout.plan;
     let head = Head {
         name: plan.name.clone(),
@@ -67,20 +68,10 @@ fn keep_head(out: &mut Outbox, rollout: &Rollout) {
     out.keep(keys::rollout(&plan.name), &head);
 }
 
-/// Queues what differs from before: of the head and of the devices.
-pub(super) fn keep_changes(
-    out: &mut Outbox,
-    rollout: &Rollout,
-    state: &RolloutState,
-    devices: &BTreeMap<DeviceName, DeviceRollout>,
-) {
-    if rollout.state != *state {
-        keep_head(out, rollout);
-    }
-    for (device, progress) in &rollout.devices {
-        if devices.get(device) != Some(progress) {
-            out.keep(keys::progress(&rollout.plan.name, device), progress);
-        }
+/// Queues where one device stands.
+pub(super) fn keep_device(out: &mut Outbox, rollout: &Rollout, device: &DeviceName) {
+    if let Some(progress) = rollout.devices.get(device) {
+        out.keep(keys::progress(&rollout.plan.name, device), progress);
     }
 }
 
