@@ -163,7 +163,7 @@ fn send(state: &mut State, device: &DeviceName, message: FromController) {
         return;
     };
     let sender = state.senders.get(&stream);
-    if !sender.is_some_and(|sender| sender.try_send(message).is_ok()) {
+    if sender.is_none_or(|sender| sender.try_send(message).is_err()) {
         tracing::warn!(%device, "the device does not read its stream: closed");
         state.senders.remove(&stream);
         state.fleet.give_up(device);

@@ -70,6 +70,8 @@ mutants! {
     CollectActive,
     /// Code that failed is tried again.
     RetryFailed,
+    /// What a disk that failed kept a device from doing is never done.
+    ForgetBacklog,
     /// Requests are sent to a runner that is not ready.
     RouteEarly,
 }

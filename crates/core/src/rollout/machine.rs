@@ -7,10 +7,12 @@ use crate::mutants::{self, Mutant};
 use crate::names::{DeviceName, VersionName};
 use crate::telemetry::{ModelPhase, ModelStatus};
 use crate::time::Millis;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// What an operator does with a rollout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SteerVerb {
     /// Hold it.
     Pause,
