@@ -162,6 +162,8 @@ impl Driver {
                 if matches!(event, DeviceEvent::Assigned(..)) {
                     // It speaks for itself; a refusal is told again.
                     self.refused(None);
+                    // What was served so far was served under the assignment before.
+                    self.close_windows();
                 }
                 self.handle(event);
             }
@@ -200,14 +202,11 @@ impl Driver {
 
     /// Performs what is to be done, and tells of it once all of it is done.
     fn work_off(&mut self) {
-        while let Some(effect) = self.backlog.next(clock::now()).cloned() {
-            if let Err(error) = self.perform(effect) {
-                // What follows depends on what failed.
+        while let Some(effect) = self.backlog.take(clock::now()) {
+            if let Err(error) = self.perform(effect.clone()) {
                 tracing::error!("the disk fails, it is tried again: {error}");
-                self.backlog.failed(clock::now());
-                return;
+                self.backlog.failed(clock::now(), effect);
             }
-            self.backlog.done();
         }
         if self.backlog.is_empty() {
             self.report();
@@ -309,6 +308,7 @@ impl Driver {
             }
             let by = ServedBy {
                 power_state: self.machine.power_state(),
+                generation: self.machine.state().generation,
                 ..served.by.clone()
             };
             let window = tally.close(&by, clock::now(), energy);

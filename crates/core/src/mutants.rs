@@ -54,6 +54,8 @@ mutants! {
     IgnoreFailures,
     /// A rollback takes only the newest wave back.
     RollBackOneWave,
+    /// Every gate passes.
+    GatesPass,
     /// A paused rollout goes on.
     PauseGoesOn,
     /// A wave has no deadline.
@@ -72,6 +74,8 @@ mutants! {
     RetryFailed,
     /// What a disk that failed kept a device from doing is never done.
     ForgetBacklog,
+    /// What a device served under an earlier assignment counts for the newest.
+    CountOldWindows,
     /// Requests are sent to a runner that is not ready.
     RouteEarly,
 }

@@ -18,6 +18,10 @@ pub struct TelemetryWindow {
     pub boot: u64,
     /// Rising by one per window of the device.
     pub sequence: u64,
+    /// Generation of the assignment under which all of it was served: what was served before
+    /// proves nothing about a newer one, though the version be the same.
+    #[serde(default)]
+    pub generation: Generation,
     /// Begin, by the device's clock.
     pub from: Millis,
     /// End.

@@ -129,6 +129,7 @@ fn planned(devices: usize, waves: Vec<WaveSize>) -> Rollout {
         min_inferences: 1,
         max_in_flight: None,
         disruption: None,
+        gates: None,
     };
     let previous = Some(VersionName::new("v1").unwrap());
     let name = RolloutName::new("activity-2").unwrap();
@@ -166,6 +167,7 @@ fn event(kind: u8, device: usize, inferences: u64) -> RolloutEvent {
         device: device.clone(),
         status,
         inferences,
+        measured: None,
     };
     match kind {
         0 => RolloutEvent::Start { actor },

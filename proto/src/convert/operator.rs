@@ -247,7 +247,9 @@ impl v1::SteerRequest {
         let verb = match verb {
             SteerVerb::Pause => Verb::Pause,
             SteerVerb::Resume => Verb::Resume,
+            SteerVerb::Promote => Verb::Promote,
             SteerVerb::Abort => Verb::Abort,
+            SteerVerb::Retry => Verb::Retry,
             SteerVerb::Undo => Verb::Undo,
         };
         Self {
@@ -265,7 +267,9 @@ impl v1::SteerRequest {
         let verb = match Verb::try_from(self.verb) {
             Ok(Verb::Pause) => SteerVerb::Pause,
             Ok(Verb::Resume) => SteerVerb::Resume,
+            Ok(Verb::Promote) => SteerVerb::Promote,
             Ok(Verb::Abort) => SteerVerb::Abort,
+            Ok(Verb::Retry) => SteerVerb::Retry,
             Ok(Verb::Undo) => SteerVerb::Undo,
             Ok(Verb::Unspecified) => return Err(ConvertError::Missing("verb")),
             Err(_) => {

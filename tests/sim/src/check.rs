@@ -166,6 +166,7 @@ impl Checks {
             }
         }
         self.blast(at, rollout);
+        self.gated(at, rollout);
         if rollout.state.is_final() && !state.is_final() {
             *self.ends.entry(rollout.state.word()).or_default() += 1;
         }
@@ -201,6 +202,27 @@ impl Checks {
                 at,
                 Err(broken("a-bad-version-stops-in-its-first-wave", what)),
             );
+        }
+    }
+
+    /// A version that is far slower or hungrier than the one before, and that no operator has let
+    /// pass, does not get past gates that look at it. Figures of few devices may deceive.
+    fn gated(&mut self, at: Time, rollout: &Rollout) {
+        let spec = &rollout.plan.spec;
+        let (Some(_), Some(previous)) = (&spec.gates, &rollout.plan.previous) else {
+            return;
+        };
+        let (was, is) = (
+            self.truth.excess(previous),
+            self.truth.excess(&spec.version),
+        );
+        let worse = is.0 >= was.0 * 1.3 || is.1 >= was.1 * 1.3;
+        let promoted = rollout.state == RolloutState::Promoted;
+        let waived = rollout.waived.is_some() || rollout.measured.len() < 8;
+        if promoted && worse && !waived {
+            let readings = rollout.readings();
+            let what = format!("{}: {} {readings:?}", rollout.plan.name, spec.version);
+            self.hold(at, Err(broken("a-gate-stops-what-it-measures", what)));
         }
     }
 

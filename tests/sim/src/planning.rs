@@ -70,6 +70,7 @@ fn spec(version: VersionName) -> RolloutSpec {
         min_inferences: 1,
         max_in_flight: None,
         disruption: None,
+        gates: None,
     }
 }
 

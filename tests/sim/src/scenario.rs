@@ -5,7 +5,7 @@ use crate::fault::{Fault, faults};
 use crate::queue::Time;
 use crate::truth::{Quality, name};
 use sandpiper_core::names::VersionName;
-use sandpiper_core::rollout::{DisruptionBudget, RolloutSpec, SteerVerb, WaveSize};
+use sandpiper_core::rollout::{DisruptionBudget, Gates, RolloutSpec, SteerVerb, WaveSize};
 use sandpiper_core::target::Target;
 use serde::Serialize;
 
@@ -21,6 +21,9 @@ const CALM_MS: u64 = 15 * HOUR;
 pub const SITE: &str = "site";
 /// Number of sites.
 pub const SITES: u64 = 5;
+
+/// What latency and energy may rise by where there are gates, in percent.
+const GATE_PERCENT: u32 = 15;
 
 /// What an operator does.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -148,6 +151,14 @@ fn spec(dice: &mut Dice, version: VersionName) -> RolloutSpec {
             group_by: SITE.to_owned(),
             max_unavailable: dice.between(1, 4) as u32,
         }),
+        gates: dice.chance(0.6).then(|| Gates {
+            latency_p95_percent: Some(GATE_PERCENT),
+            energy_percent: Some(GATE_PERCENT),
+            errors_permille: dice.chance(0.3).then_some(20),
+            traps_per_million: dice.chance(0.5).then_some(5_000),
+            min_devices: dice.between(1, 4) as u32,
+            min_inferences: dice.between(5, 40),
+        }),
     }
 }
 
@@ -155,7 +166,13 @@ fn steering(dice: &mut Dice) -> Vec<(Time, Step)> {
     let mut steps = Vec::new();
     for _ in 0..dice.below(4) {
         let at = dice.between(HOUR, STORMY_MS);
-        let verb = *dice.pick(&[SteerVerb::Pause, SteerVerb::Abort, SteerVerb::Undo]);
+        let verb = *dice.pick(&[
+            SteerVerb::Pause,
+            SteerVerb::Abort,
+            SteerVerb::Undo,
+            SteerVerb::Retry,
+            SteerVerb::Promote,
+        ]);
         steps.push((at, Step::Steer(verb)));
         if verb == SteerVerb::Pause {
             let resume = at + dice.between(5 * MINUTE, 3 * HOUR);

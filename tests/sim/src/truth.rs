@@ -74,19 +74,27 @@ impl Truth {
         self.0.get(version).copied().unwrap_or(Quality::Good)
     }
 
+    /// Latency and energy as multiples of those of a good version.
+    pub fn excess(&self, version: &VersionName) -> (f64, f64) {
+        let more = |percent: u32| 1.0 + f64::from(percent) / 100.0;
+        match self.quality(version) {
+            Quality::Slow(percent) => (more(percent), 1.0),
+            Quality::Hungry(percent) => (1.0, more(percent)),
+            Quality::Good
+            | Quality::FailsSelfTest
+            | Quality::FailsToLoadOn(_)
+            | Quality::Dies(_) => (1.0, 1.0),
+        }
+    }
+
     /// What an inference costs on a board that makes so many multiply-accumulates a second.
     pub fn cost(&self, version: &VersionName, variant: &VariantName, macs_per_s: f64) -> Cost {
         let of = VARIANTS.iter().find(|v| v.0 == variant.as_str());
         let (_, _, macs, _, energy_uj) = of.unwrap_or(&VARIANTS[0]);
         let (mut latency_us, mut energy_uj) = (*macs as f64 / macs_per_s * 1e6 + 50.0, *energy_uj);
-        match self.quality(version) {
-            Quality::Slow(percent) => latency_us *= 1.0 + f64::from(percent) / 100.0,
-            Quality::Hungry(percent) => energy_uj *= 1.0 + f64::from(percent) / 100.0,
-            Quality::Good
-            | Quality::FailsSelfTest
-            | Quality::FailsToLoadOn(_)
-            | Quality::Dies(_) => {}
-        }
+        let (slower, hungrier) = self.excess(version);
+        latency_us *= slower;
+        energy_uj *= hungrier;
         Cost {
             latency_us,
             energy_uj,

@@ -398,7 +398,7 @@ impl<'a> World<'a> {
             let has = machine.state().generation;
             let agrees = has == record.generation;
             // The newest windows may be on their way.
-            let idle = device.windows().is_none_or(|(open, _)| open <= 8);
+            let idle = device.windows().is_none_or(|(open, _)| open <= 4);
             let statuses = machine.statuses();
             let settled = statuses.iter().all(|s| {
                 let serving = s.serving.as_ref().map(|s| &s.version);

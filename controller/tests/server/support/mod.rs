@@ -248,6 +248,7 @@ pub(crate) fn spec(version: &str) -> RolloutSpec {
         min_inferences: 3,
         max_in_flight: None,
         disruption: None,
+        gates: None,
     }
 }
 

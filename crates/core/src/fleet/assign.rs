@@ -77,7 +77,7 @@ impl Fleet {
             Some(old) => record.previous.insert(model.clone(), old),
             None => record.previous.remove(&model),
         };
-        record.served.insert(model, 0);
+        record.begin(model);
         self.renumber(now, device);
     }
 
@@ -100,7 +100,7 @@ impl Fleet {
             return;
         };
         record.previous.remove(model);
-        record.served.insert(model.clone(), 0);
+        record.begin(model.clone());
         match back {
             Some(back) => record.models.insert(model.clone(), back),
             None => record.models.remove(model),

@@ -9,6 +9,7 @@ pub(super) const DEPLOYMENTS: &[u8] = b"p/";
 pub(super) const ROLLOUTS: &[u8] = b"r/";
 pub(super) const PLANNED: &[u8] = b"q/";
 pub(super) const PROGRESS: &[u8] = b"s/";
+pub(super) const MEASURED: &[u8] = b"m/";
 pub(super) const VERSIONS: &[u8] = b"v/";
 pub(super) const EVENTS: &[u8] = b"e/";
 
@@ -42,7 +43,12 @@ pub(super) fn progress(rollout: &RolloutName, device: &DeviceName) -> Vec<u8> {
     key(PROGRESS, &format!("{rollout}/{device}"))
 }
 
-/// The pair of a key of [`planned`] or [`progress`].
+/// What a device measured before and after in a rollout.
+pub(super) fn measured(rollout: &RolloutName, device: &DeviceName) -> Vec<u8> {
+    key(MEASURED, &format!("{rollout}/{device}"))
+}
+
+/// The pair of a key of [`planned`], [`progress`] or [`measured`].
 pub(super) fn rollout_and_device(key: &[u8]) -> Option<(RolloutName, DeviceName)> {
     let (rollout, device) = std::str::from_utf8(key.get(2..)?).ok()?.split_once('/')?;
     Some((

@@ -40,7 +40,10 @@ pub struct DeviceRecord {
     pub models: BTreeMap<ModelName, AssignedModel>,
     /// What it held before the assignment of each model.
     pub previous: BTreeMap<ModelName, AssignedModel>,
-    /// Inferences of each model since it was assigned its version.
+    /// Generation that brought each model its present version.
+    #[serde(default)]
+    pub since: BTreeMap<ModelName, Generation>,
+    /// Inferences of each model since then.
     pub served: BTreeMap<ModelName, u64>,
     /// Variants that failed here and why.
     pub failed: Vec<(ModelName, VersionName, VariantName, String)>,
@@ -62,6 +65,7 @@ impl DeviceRecord {
             generation: Generation::default(),
             models: BTreeMap::new(),
             previous: BTreeMap::new(),
+            since: BTreeMap::new(),
             served: BTreeMap::new(),
             failed: Vec::new(),
             acknowledged: Vec::new(),
@@ -75,6 +79,13 @@ impl DeviceRecord {
             generation: self.generation,
             models: self.models.clone(),
         }
+    }
+
+    /// A model gets a version with the next generation: what it serves is counted from there.
+    pub(super) fn begin(&mut self, model: ModelName) {
+        let next = Generation(self.generation.0 + 1);
+        self.since.insert(model.clone(), next);
+        self.served.insert(model, 0);
     }
 
     /// Failed variants as the selection wants them.

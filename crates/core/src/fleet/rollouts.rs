@@ -8,13 +8,14 @@ use crate::event::Severity;
 use crate::invariants;
 use crate::learning::LearnedMap;
 use crate::mutants::{self, Mutant};
-use crate::names::{ActorName, DeploymentName, DeviceName, RolloutName, VersionName};
+use crate::names::{ActorName, DeploymentName, DeviceName, ModelName, RolloutName, VersionName};
 use crate::policy::Deployment;
 use crate::rollout::{
-    FleetDevice, Rollout, RolloutEffect, RolloutEvent, RolloutPlan, RolloutSpec, RolloutState,
-    SteerVerb, plan,
+    FleetDevice, Pair, Rollout, RolloutEffect, RolloutEvent, RolloutPlan, RolloutSpec,
+    RolloutState, Sample, SteerVerb, plan,
 };
 use crate::selection::DeviceView;
+use crate::sketch::LatencySketch;
 use crate::telemetry::ModelStatus;
 use crate::time::Millis;
 use crate::view::Kind;
@@ -240,8 +241,8 @@ impl Fleet {
         }
     }
 
-    /// Pauses, resumes, aborts or undoes a rollout. Undoing starts a new rollout to the
-    /// version before.
+    /// Pauses, resumes, promotes, aborts, retries or undoes a rollout. Retrying starts a new one
+    /// of the same kind, undoing a new one to the version before.
     ///
     /// # Errors
     /// [`Refused::NotFound`], or [`Refused::Conflict`] when its state does not allow it.
@@ -258,6 +259,14 @@ impl Fleet {
         let fits = match verb {
             SteerVerb::Pause => matches!(state, RolloutState::Running { .. }),
             SteerVerb::Resume => matches!(state, RolloutState::Paused { .. }),
+            SteerVerb::Promote => matches!(
+                state,
+                RolloutState::Running { .. } | RolloutState::Paused { .. }
+            ),
+            SteerVerb::Retry => matches!(
+                state,
+                RolloutState::RolledBack { .. } | RolloutState::Superseded
+            ),
             SteerVerb::Abort => matches!(
                 state,
                 RolloutState::Planned | RolloutState::Running { .. } | RolloutState::Paused { .. }
@@ -275,7 +284,12 @@ impl Fleet {
         let event = match verb {
             SteerVerb::Pause => RolloutEvent::Pause { actor: by },
             SteerVerb::Resume => RolloutEvent::Resume { actor: by },
+            SteerVerb::Promote => RolloutEvent::Promote { actor: by },
             SteerVerb::Abort => RolloutEvent::Abort { actor: by },
+            SteerVerb::Retry => {
+                let spec = rollout.plan.spec.clone();
+                return self.start_rollout(now, actor, spec).map(|_| ());
+            }
             SteerVerb::Undo => {
                 let mut spec = rollout.plan.spec.clone();
                 spec.version = rollout.plan.previous.clone().ok_or_else(|| {
@@ -392,6 +406,7 @@ impl Fleet {
                     device: device.clone(),
                     status: status.cloned().map(Box::new),
                     inferences: record.served.get(model).copied().unwrap_or(0),
+                    measured: self.pair(device, rollout),
                 };
                 Some((rollout.plan.name.clone(), event))
             })
@@ -399,6 +414,17 @@ impl Fleet {
         for (name, event) in events {
             self.drive(now, &name, event);
         }
+    }
+
+    /// What a device measured under the version before and under the rollout's.
+    fn pair(&self, device: &DeviceName, rollout: &Rollout) -> Option<Pair> {
+        rollout.plan.spec.gates.as_ref()?;
+        let learned = self.learned.get(device)?;
+        let of = |version: &VersionName| sample(learned, &rollout.plan.model, version);
+        Some(Pair {
+            before: of(rollout.plan.previous.as_ref()?)?,
+            after: of(&rollout.plan.spec.version)?,
+        })
     }
 
     /// When something happens without an event.
@@ -413,4 +439,24 @@ impl Fleet {
     pub fn tick(&mut self, now: Millis) {
         self.tell_rollouts(now, &RolloutEvent::Tick);
     }
+}
+
+/// Figures of all variants of a version together.
+fn sample(learned: &LearnedMap, model: &ModelName, version: &VersionName) -> Option<Sample> {
+    let of_version = learned
+        .iter()
+        .filter(|((m, v, _), _)| m == model && v == version);
+    let mut all = Sample::default();
+    let (mut recent, mut energy_uj, mut metered) = (LatencySketch::default(), 0.0, 0);
+    for (_, one) in of_version {
+        all.inferences = all.inferences.saturating_add(one.inferences);
+        all.errors = all.errors.saturating_add(one.errors);
+        all.traps = all.traps.saturating_add(one.traps);
+        recent.merge(&one.recent);
+        energy_uj += one.energy_uj as f64;
+        metered += one.energy_inferences;
+    }
+    all.latency_us_p95 = recent.quantile(0.95);
+    all.energy_nj = (metered > 0).then(|| (energy_uj * 1e3 / metered as f64) as u64);
+    (all.inferences > 0).then_some(all)
 }

@@ -82,6 +82,7 @@ impl Fleet {
             load(range, keys::ROLLOUTS)?,
             load(range, keys::PLANNED)?,
             load(range, keys::PROGRESS)?,
+            load(range, keys::MEASURED)?,
         );
         let versions = load::<Published, E>(range, keys::VERSIONS)?;
         let events = load::<Event, E>(range, keys::EVENTS)?;

@@ -106,6 +106,11 @@ impl Fleet {
         if let Some(record) = self.devices.get_mut(name)
             && let Some(assigned) = record.models.get(model)
             && assigned.version == *version
+            && (record
+                .since
+                .get(model)
+                .is_none_or(|s| window.generation >= *s)
+                || mutants::is(Mutant::CountOldWindows))
         {
             let served = record.served.entry(model.clone()).or_default();
             *served = served.saturating_add(window.inferences);

@@ -58,6 +58,7 @@ pub fn nothing_forgotten(before: &Fleet, after: &Fleet) -> Result<(), Violation>
 fn same_record(a: &DeviceRecord, b: &DeviceRecord) -> bool {
     a.assignment() == b.assignment()
         && a.previous == b.previous
+        && a.since == b.since
         && a.served == b.served
         && a.failed == b.failed
         && a.acknowledged == b.acknowledged

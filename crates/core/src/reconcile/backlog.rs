@@ -1,6 +1,7 @@
-//! Effects on their way to the driver, in order. One that fails is tried again, and nothing
-//! overtakes it: what follows a write that failed must not happen, nor be told, before the write
-//! has been made good.
+//! Effects on their way to the driver. One that fails is tried again, and what must not come before
+//! it waits with it: while the state is not on the disk nothing is told, fetched or deleted. Runners
+//! are not held up: a device with a full disk goes on serving, and falls back when it must. After a
+//! power cut it then starts with the state before, whose files are all there still.
 
 use super::state::DeviceEffect;
 use crate::mutants::{self, Mutant};
@@ -18,6 +19,19 @@ pub struct Backlog {
     retry_at: Option<Millis>,
 }
 
+fn is_of_runners(effect: &DeviceEffect) -> bool {
+    match effect {
+        DeviceEffect::StartRunner { .. }
+        | DeviceEffect::Switch { .. }
+        | DeviceEffect::StopRunner { .. } => true,
+        DeviceEffect::Persist
+        | DeviceEffect::Fetch { .. }
+        | DeviceEffect::Report
+        | DeviceEffect::Collect
+        | DeviceEffect::Refuse(_) => false,
+    }
+}
+
 impl Backlog {
     /// Adds the effects of one event. While a write waits for its retry no second one is needed:
     /// it writes the state as it is then.
@@ -27,27 +41,28 @@ impl Backlog {
         self.effects.extend(effects.into_iter().filter(needed));
     }
 
-    /// What is to be performed now.
-    pub fn next(&self, now: Millis) -> Option<&DeviceEffect> {
+    /// What is to be performed now, in order; while a failure waits for its retry, only what
+    /// concerns runners.
+    pub fn take(&mut self, now: Millis) -> Option<DeviceEffect> {
         // A clock that was set back must not hold the backlog for longer than the wait.
         let waits = self
             .retry_at
             .is_some_and(|at| now < at && at.since(now) <= TRY_AGAIN);
-        self.effects.front().filter(|_| !waits)
-    }
-
-    /// It was performed.
-    pub fn done(&mut self) {
-        self.effects.pop_front();
+        if waits {
+            let index = self.effects.iter().position(is_of_runners)?;
+            return self.effects.remove(index);
+        }
         self.retry_at = None;
+        self.effects.pop_front()
     }
 
     /// It failed, and is to be tried again.
-    pub fn failed(&mut self, now: Millis) {
+    pub fn failed(&mut self, now: Millis, effect: DeviceEffect) {
         if mutants::is(Mutant::ForgetBacklog) {
             self.effects.clear();
             return;
         }
+        self.effects.push_front(effect);
         self.retry_at = Some(now.plus(TRY_AGAIN));
     }
 
@@ -63,25 +78,33 @@ impl Backlog {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::testing;
+
+    fn stop() -> DeviceEffect {
+        DeviceEffect::StopRunner {
+            model: testing::model_name(),
+            version: testing::version_name("v1"),
+            variant: testing::variant_name("large"),
+        }
+    }
 
     #[test]
-    fn nothing_overtakes_what_failed() {
+    fn nothing_is_told_before_the_write_that_failed_and_runners_go_on() {
         let mut backlog = Backlog::default();
         let at = Millis(1_000);
-        backlog.extend(vec![DeviceEffect::Persist, DeviceEffect::Report]);
-        assert_eq!(backlog.next(at), Some(&DeviceEffect::Persist));
-        backlog.failed(at);
+        backlog.extend(vec![DeviceEffect::Persist, stop(), DeviceEffect::Report]);
+        let first = backlog.take(at).unwrap();
+        assert_eq!(first, DeviceEffect::Persist);
+        backlog.failed(at, first);
         backlog.extend(vec![DeviceEffect::Persist, DeviceEffect::Collect]);
-        assert_eq!(backlog.next(at.plus(TRY_AGAIN / 2)), None);
+        assert_eq!(backlog.take(at.plus(TRY_AGAIN / 2)), Some(stop()));
+        assert_eq!(backlog.take(at.plus(TRY_AGAIN / 2)), None);
         assert_eq!(backlog.next_deadline(), Some(at.plus(TRY_AGAIN)));
         let later = at.plus(TRY_AGAIN);
-        let mut done = Vec::new();
-        while let Some(effect) = backlog.next(later) {
-            done.push(effect.clone());
-            backlog.done();
-        }
+        let done: Vec<_> = std::iter::from_fn(|| backlog.take(later)).collect();
         let all = [
             DeviceEffect::Persist,
             DeviceEffect::Report,
@@ -94,8 +117,7 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_back_does_not_hold_it() {
         let mut backlog = Backlog::default();
-        backlog.extend(vec![DeviceEffect::Persist]);
-        backlog.failed(Millis(1_700_000_000_000));
-        assert_eq!(backlog.next(Millis(5)), Some(&DeviceEffect::Persist));
+        backlog.failed(Millis(1_700_000_000_000), DeviceEffect::Persist);
+        assert_eq!(backlog.take(Millis(5)), Some(DeviceEffect::Persist));
     }
 }

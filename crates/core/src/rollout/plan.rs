@@ -1,5 +1,6 @@
 //! The plan: who moves in which wave to which ladder. Nothing moves by planning.
 
+use super::gate::Gates;
 use crate::assignment::Ladder;
 use crate::ladder::ladder;
 use crate::manifest::VersionManifest;
@@ -49,6 +50,10 @@ pub struct RolloutSpec {
     /// The same within groups of devices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption: Option<DisruptionBudget>,
+    /// What must hold of measured figures before the next wave begins. Nothing is compared when
+    /// the deployment had no version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gates: Option<Gates>,
 }
 
 /// Most devices with the same value of a label that may be in flight at once. Devices without

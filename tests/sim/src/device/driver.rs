@@ -37,24 +37,21 @@ impl Device {
     /// Performs what is to be done, and tells of it once all of it is done.
     fn work_off(&mut self, outside: &mut Outside, checks: &mut Checks) {
         let now = self.clock(outside.now);
-        while let Some(effect) = self
-            .live
-            .as_ref()
-            .and_then(|l| l.backlog.next(now).cloned())
-        {
-            let result = self.perform(effect, outside, checks);
-            let Some(live) = &mut self.live else {
-                return;
-            };
-            match result {
-                Ok(()) => live.backlog.done(),
+        while let Some(effect) = self.live.as_mut().and_then(|l| l.backlog.take(now)) {
+            match self.perform(effect.clone(), outside, checks) {
+                Ok(()) => {}
                 Err(DiskError::PowerCut) => return self.power_off(self.off_ms, outside),
-                Err(DiskError::Full | DiskError::Io) => return live.backlog.failed(now),
+                Err(DiskError::Full | DiskError::Io) => {
+                    if let Some(live) = &mut self.live {
+                        live.backlog.failed(now, effect);
+                    }
+                }
             }
         }
         if self.live.as_ref().is_some_and(|l| l.backlog.is_empty()) {
             self.report(outside);
         }
+        self.send_windows(outside);
     }
 
     fn perform(

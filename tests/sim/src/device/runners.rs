@@ -341,6 +341,7 @@ impl Device {
         Some(TelemetryWindow {
             boot: 0,
             sequence: 0,
+            generation: live.machine.state().generation,
             from,
             to,
             deployment: held.deployment.clone(),

@@ -172,7 +172,7 @@ impl Device {
         }
     }
 
-    fn send_windows(&mut self, outside: &mut Outside) {
+    pub(super) fn send_windows(&mut self, outside: &mut Outside) {
         let replays = self.troubles.lie == Some(Lie::Replays);
         let silent = self.troubles.silent > 0;
         let Some(live) = &mut self.live else {
@@ -225,6 +225,10 @@ impl Device {
 
     fn assigned(&mut self, bundle: &AssignmentBundle, outside: &mut Outside, checks: &mut Checks) {
         self.count(outside, checks);
+        // What was served so far was served under the assignment before.
+        if self.close_windows(outside, checks) == Err(DiskError::PowerCut) {
+            return self.power_off(self.off_ms, outside);
+        }
         let Some(live) = &mut self.live else {
             return;
         };
