@@ -155,6 +155,20 @@ impl Checks {
                 {
                     self.assigned_at.insert(key, generation.unwrap_or_default());
                 }
+                DeviceRollout::Serving { .. } => {
+                    // What was reported before the assignment arrived proves nothing about it.
+                    let since = self.assigned_at.get(&key).copied().unwrap_or_default();
+                    let record = fleet.devices().get(device);
+                    let seen = record.and_then(|r| Some(r.observation.as_ref()?.generation));
+                    let result = match seen.is_some_and(|seen| seen >= since) {
+                        true => Ok(()),
+                        false => Err(broken(
+                            "a-report-is-of-its-assignment",
+                            format!("{name}: {device} reported {seen:?} of {}", since.0),
+                        )),
+                    };
+                    self.hold(at, result);
+                }
                 DeviceRollout::Succeeded => {
                     let since = self.assigned_at.get(&key).copied().unwrap_or_default();
                     let served = self.served(device, &rollout.plan.spec.version, since);

@@ -125,7 +125,7 @@ fn span(dice: &mut Dice) -> u64 {
 
 fn kind(dice: &mut Dice, devices: usize) -> FaultKind {
     let device = dice.below(devices as u64) as usize;
-    match dice.below(24) {
+    match dice.below(26) {
         0 | 1 => FaultKind::PowerCut {
             device,
             off_ms: span(dice),
@@ -190,6 +190,15 @@ fn kind(dice: &mut Dice, devices: usize) -> FaultKind {
             device,
             lie: *dice.pick(&[Lie::FakeDigest, Lie::Replays]),
             ms: dice.between(HOUR, 8 * HOUR),
+        },
+        24 => FaultKind::Foreign {
+            device,
+            from: dice.below(devices as u64) as usize,
+        },
+        25 => FaultKind::Hostile {
+            device,
+            lie: Lie::FakeDigest,
+            ms: dice.between(4 * HOUR, 20 * HOUR),
         },
         20 => FaultKind::Replay {
             device,

@@ -66,7 +66,8 @@ impl Scenario {
         let late = (devices / 10).min(5);
         let count = dice.between(20, 40) as usize;
         let mut steps = rollouts(&mut dice, devices);
-        steps.extend(steering(&mut dice));
+        let steered = steering(&mut dice, &steps);
+        steps.extend(steered);
         for device in devices - late..devices {
             steps.push((dice.between(HOUR, 20 * HOUR), Step::Join(device)));
         }
@@ -162,21 +163,31 @@ fn spec(dice: &mut Dice, version: VersionName) -> RolloutSpec {
     }
 }
 
-fn steering(dice: &mut Dice) -> Vec<(Time, Step)> {
+/// Operators who change their minds while rollouts are under way and after.
+fn steering(dice: &mut Dice, rollouts: &[(Time, Step)]) -> Vec<(Time, Step)> {
     let mut steps = Vec::new();
-    for _ in 0..dice.below(4) {
-        let at = dice.between(HOUR, STORMY_MS);
-        let verb = *dice.pick(&[
-            SteerVerb::Pause,
-            SteerVerb::Abort,
-            SteerVerb::Undo,
-            SteerVerb::Retry,
-            SteerVerb::Promote,
-        ]);
-        steps.push((at, Step::Steer(verb)));
-        if verb == SteerVerb::Pause {
-            let resume = at + dice.between(5 * MINUTE, 3 * HOUR);
-            steps.push((resume, Step::Steer(SteerVerb::Resume)));
+    for (begun, rollout) in rollouts {
+        match dice.below(8) {
+            0 | 1 => {
+                let at = begun + dice.between(1, 60) * MINUTE;
+                let resume = at + dice.between(5 * MINUTE, 3 * HOUR);
+                steps.push((at, Step::Steer(SteerVerb::Pause)));
+                steps.push((resume, Step::Steer(SteerVerb::Resume)));
+            }
+            2 => {
+                let at = begun + dice.between(MINUTE, 2 * HOUR);
+                let retry = at + dice.between(MINUTE, 3 * HOUR);
+                steps.push((at, Step::Steer(SteerVerb::Abort)));
+                steps.push((retry, Step::Steer(SteerVerb::Retry)));
+            }
+            3 => {
+                let at = begun + dice.between(MINUTE, 6 * HOUR);
+                let verb = *dice.pick(&[SteerVerb::Undo, SteerVerb::Promote]);
+                steps.push((at, Step::Steer(verb)));
+            }
+            // The same version once more, though it is there already or on its way.
+            4 => steps.push((begun + dice.between(MINUTE, 5 * HOUR), rollout.clone())),
+            _ => {}
         }
     }
     steps

@@ -313,8 +313,7 @@ impl<'a> World<'a> {
         };
         let done = match step.clone() {
             Step::Rollout(version, _, spec) => {
-                let at = Millis(EPOCH_MS + self.outside.now);
-                let manifest = manifest(&version, at);
+                let manifest = manifest(&version, Millis(EPOCH_MS));
                 let payload = serde_json::to_vec(&manifest).unwrap_or_default();
                 let signed = PUBLISHER.sign(Purpose::Version, payload);
                 let published = Published { signed, manifest };

@@ -330,6 +330,7 @@ impl Fleet {
         for effect in effects {
             match effect {
                 RolloutEffect::Keep => self.keep_rollout(name, rollout_record::keep_head),
+                RolloutEffect::KeepDevice { .. } if mutants::is(Mutant::ForgetProgress) => {}
                 RolloutEffect::KeepDevice { device } => {
                     let keep = |out: &mut _, r: &_| rollout_record::keep_device(out, r, &device);
                     self.keep_rollout(name, keep);

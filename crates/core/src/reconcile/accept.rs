@@ -41,7 +41,11 @@ impl Reconciler {
         if got == have && self.state.assignment.is_some() {
             return Err(Refusal::Conflict(got));
         }
-        invariants::assignment(assignment, &self.device)
+        let device = match mutants::is(Mutant::AcceptForeign) {
+            true => &assignment.device,
+            false => &self.device,
+        };
+        invariants::assignment(assignment, device)
             .map_err(|v| Refusal::Malformed(v.to_string()))?;
         let models = assignment.models.iter();
         models

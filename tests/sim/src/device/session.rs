@@ -16,6 +16,9 @@ use sandpiper_core::signed::Purpose;
 use sandpiper_core::telemetry::{Hello, ModelPhase, Observation, Serving};
 use std::time::Duration;
 
+/// What a liar says that it runs.
+const FAKE: &[u8] = b"code that nobody published";
+
 /// Windows in one message.
 const BATCH: usize = 64;
 
@@ -107,7 +110,7 @@ impl Device {
                 status.serving = Some(Serving {
                     version: status.wanted.clone(),
                     variant,
-                    code: Digest::of(b"code that nobody published"),
+                    code: Digest::of(FAKE),
                     power_state: sandpiper_core::profile::PowerState::Mains,
                 });
             }
@@ -182,7 +185,16 @@ impl Device {
             return;
         };
         let after = if replays { 0 } else { live.sent };
-        let windows = live.ring.pending(after, BATCH);
+        let mut windows = live.ring.pending(after, BATCH);
+        if self.troubles.lie == Some(Lie::FakeDigest) {
+            let wanted = live.observation.models.first().map(|s| s.wanted.clone());
+            for window in &mut windows {
+                window.version = wanted.clone().unwrap_or(window.version.clone());
+                window.code = Digest::of(FAKE);
+                window.generation = live.observation.generation;
+                window.inferences += 1_000;
+            }
+        }
         let Some(last) = windows.last() else {
             return;
         };
