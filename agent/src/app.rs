@@ -15,7 +15,7 @@ use anyhow::Context;
 use sandpiper_core::ladder::Climber;
 use sandpiper_core::names::DeviceName;
 use sandpiper_core::profile::DeviceProfile;
-use sandpiper_core::reconcile::{DeviceState, Reconciler};
+use sandpiper_core::reconcile::{Backlog, DeviceState, Reconciler};
 use sandpiper_core::telemetry::Observation;
 use sandpiper_transport::token::JoinToken;
 use std::collections::BTreeMap;
@@ -118,6 +118,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let driver = Driver {
         config,
         machine,
+        backlog: Backlog::default(),
         depot,
         fetcher,
         launcher,

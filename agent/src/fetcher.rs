@@ -2,10 +2,10 @@
 
 use crate::depot::Depot;
 use crate::fetch::{FetchError, fetch};
+use sandpiper_core::backoff::FullJitter;
 use sandpiper_core::digest::{ArtefactRef, Digest};
 use sandpiper_core::reconcile::DeviceEvent;
 use sandpiper_core::telemetry::FailureKind;
-use sandpiper_transport::backoff::FullJitter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Counts of one served variant over the window that is open.
 
+use sandpiper_core::assignment::Generation;
 use sandpiper_core::digest::Digest;
 use sandpiper_core::energy::Energy;
 use sandpiper_core::names::{DeploymentName, ModelName, VariantName, VersionName};
@@ -23,6 +24,8 @@ pub struct ServedBy {
     pub code: Digest,
     /// Power state at the end of the window.
     pub power_state: PowerState,
+    /// Generation of the assignment in force.
+    pub generation: Generation,
 }
 
 /// Counts since the window was opened.
@@ -101,6 +104,7 @@ impl Tally {
         TelemetryWindow {
             boot: 0,
             sequence: 0,
+            generation: by.generation,
             from: self.from,
             to,
             deployment: by.deployment.clone(),
@@ -134,6 +138,7 @@ impl ServedBy {
             variant: VariantName::new("small").unwrap(),
             code: Digest::of(b"code"),
             power_state: PowerState::Mains,
+            generation: Generation(1),
         }
     }
 }

@@ -1,14 +1,10 @@
 //! Telemetry: open windows in memory, closed ones in a bounded ring on the disk until the
 //! controller has acknowledged them. A window keeps its number for ever, so replays count once.
 
+use sandpiper_core::ring::{self, RingStore};
 use sandpiper_core::telemetry::TelemetryWindow;
 use sandpiper_transport::fsio::{self, FsError};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-/// Most windows kept. With one model and windows of 30 s this is a day and a half; at about
-/// 2 KiB each the ring stays below 10 MiB. The oldest give way.
-pub const MAX_WINDOWS: usize = 4096;
 
 /// Why the ring cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -29,15 +25,52 @@ pub enum RingError {
     Encode(String),
 }
 
-/// Closed windows on the disk, one file each, named by sequence.
+/// The files of the ring, one for each window, named by sequence.
+#[derive(Debug)]
+struct Files(PathBuf);
+
+impl Files {
+    fn of(&self, sequence: u64) -> PathBuf {
+        self.0.join(format!("{sequence:020}.json"))
+    }
+}
+
+impl RingStore for Files {
+    type Error = RingError;
+
+    fn keep_next(&mut self, next: u64) -> Result<(), RingError> {
+        let path = self.0.join("next");
+        Ok(fsio::write_atomic(
+            &path,
+            next.to_string().as_bytes(),
+            0o600,
+        )?)
+    }
+
+    fn keep(&mut self, window: &TelemetryWindow) -> Result<(), RingError> {
+        let bytes = serde_json::to_vec(window).map_err(|e| RingError::Encode(e.to_string()))?;
+        Ok(fsio::write_atomic(
+            &self.of(window.sequence),
+            &bytes,
+            0o600,
+        )?)
+    }
+
+    fn forget(&mut self, sequence: u64) -> Result<(), RingError> {
+        let path = self.of(sequence);
+        match std::fs::remove_file(&path) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(RingError::Io { path, source }),
+        }
+    }
+}
+
+/// Closed windows on the disk.
 #[derive(Debug)]
 pub struct Ring {
-    dir: PathBuf,
-    boot: u64,
-    next: u64,
-    windows: BTreeMap<u64, TelemetryWindow>,
-    lost: u64,
-    capacity: usize,
+    files: Files,
+    ring: ring::Ring,
 }
 
 impl Ring {
@@ -46,7 +79,7 @@ impl Ring {
     /// # Errors
     /// [`RingError::Io`].
     pub fn open(dir: &Path, boot: u64) -> Result<Self, RingError> {
-        Self::with_capacity(dir, boot, MAX_WINDOWS)
+        Self::with_capacity(dir, boot, ring::MAX_WINDOWS)
     }
 
     fn with_capacity(dir: &Path, boot: u64, capacity: usize) -> Result<Self, RingError> {
@@ -55,17 +88,9 @@ impl Ring {
             source,
         };
         std::fs::create_dir_all(dir).map_err(io)?;
-        let mut ring = Self {
-            dir: dir.to_owned(),
-            boot,
-            next: 1,
-            windows: BTreeMap::new(),
-            lost: 0,
-            capacity,
-        };
-        if let Ok(text) = std::fs::read_to_string(dir.join("next")) {
-            ring.next = text.trim().parse().unwrap_or(1);
-        }
+        let next = std::fs::read_to_string(dir.join("next"));
+        let next = next.ok().and_then(|text| text.trim().parse().ok());
+        let (mut windows, mut lost) = (Vec::new(), 0);
         for entry in std::fs::read_dir(dir).map_err(io)? {
             let path = entry.map_err(io)?.path();
             if path.extension().is_none_or(|e| e != "json") {
@@ -75,59 +100,31 @@ impl Ring {
                 .ok()
                 .and_then(|bytes| serde_json::from_slice::<TelemetryWindow>(&bytes).ok());
             match parsed {
-                Some(window) if window.boot == boot => {
-                    ring.next = ring.next.max(window.sequence + 1);
-                    ring.windows.insert(window.sequence, window);
-                }
+                Some(window) if window.boot == boot => windows.push(window),
                 _ => {
-                    ring.lost += 1;
+                    lost += 1;
                     tracing::warn!(path = %path.display(), "a telemetry window is damaged or foreign and is dropped");
                     std::fs::remove_file(&path).map_err(io)?;
                 }
             }
         }
-        Ok(ring)
+        Ok(Self {
+            files: Files(dir.to_owned()),
+            ring: ring::Ring::restored(boot, next.unwrap_or(1), windows, lost, capacity),
+        })
     }
 
-    fn file(&self, sequence: u64) -> PathBuf {
-        self.dir.join(format!("{sequence:020}.json"))
-    }
-
-    /// Gives the window its number and keeps it durably. The number is used up on the disk
-    /// first, so that no crash can give it twice.
+    /// Gives the window its number and keeps it durably.
     ///
     /// # Errors
     /// [`RingError`].
-    pub fn push(&mut self, mut window: TelemetryWindow) -> Result<u64, RingError> {
-        let sequence = self.next;
-        fsio::write_atomic(
-            &self.dir.join("next"),
-            (sequence + 1).to_string().as_bytes(),
-            0o600,
-        )?;
-        self.next += 1;
-        window.boot = self.boot;
-        window.sequence = sequence;
-        let bytes = serde_json::to_vec(&window).map_err(|e| RingError::Encode(e.to_string()))?;
-        fsio::write_atomic(&self.file(sequence), &bytes, 0o600)?;
-        self.windows.insert(sequence, window);
-        while self.windows.len() > self.capacity {
-            let Some(oldest) = self.windows.keys().next().copied() else {
-                break;
-            };
-            self.forget(oldest)?;
-            self.lost += 1;
-        }
-        Ok(sequence)
+    pub fn push(&mut self, window: TelemetryWindow) -> Result<u64, RingError> {
+        self.ring.push(&mut self.files, window)
     }
 
     /// Up to `max` windows after `after`, in order.
     pub fn pending(&self, after: u64, max: usize) -> Vec<TelemetryWindow> {
-        self.windows
-            .range(after.saturating_add(1)..)
-            .take(max)
-            .map(|(_, w)| w.clone())
-            .collect()
+        self.ring.pending(after, max)
     }
 
     /// Forgets every window up to `sequence`, if `boot` is this installation.
@@ -135,37 +132,22 @@ impl Ring {
     /// # Errors
     /// [`RingError::Io`].
     pub fn acknowledge(&mut self, boot: u64, sequence: u64) -> Result<(), RingError> {
-        if boot != self.boot {
-            return Ok(());
-        }
-        let done: Vec<u64> = self.windows.range(..=sequence).map(|(s, _)| *s).collect();
-        done.into_iter().try_for_each(|s| self.forget(s))
-    }
-
-    fn forget(&mut self, sequence: u64) -> Result<(), RingError> {
-        let path = self.file(sequence);
-        match std::fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(RingError::Io { path, source }),
-        }
-        self.windows.remove(&sequence);
-        Ok(())
+        self.ring.acknowledge(&mut self.files, boot, sequence)
     }
 
     /// Windows not yet acknowledged.
     pub fn len(&self) -> usize {
-        self.windows.len()
+        self.ring.len()
     }
 
     /// Whether all is acknowledged.
     pub fn is_empty(&self) -> bool {
-        self.windows.is_empty()
+        self.ring.is_empty()
     }
 
     /// Windows that gave way or were damaged since the start.
     pub fn lost(&self) -> u64 {
-        self.lost
+        self.ring.lost()
     }
 }
 
@@ -214,7 +196,7 @@ mod tests {
         }
         assert_eq!((ring.len(), ring.lost()), (3, 2));
         assert_eq!(ring.pending(0, 1)[0].sequence, 3);
-        std::fs::write(ring.file(4), b"{torn").unwrap();
+        std::fs::write(ring.files.of(4), b"{torn").unwrap();
         let ring = Ring::open(dir.path(), 1).unwrap();
         assert_eq!((ring.len(), ring.lost()), (2, 1));
     }

@@ -18,7 +18,7 @@ pub const MAX_WINDOWS_PER_BATCH: usize = 64;
 pub const MAX_MODELS_PER_DEVICE: usize = 64;
 
 /// Most labels of one device.
-pub const MAX_LABELS: usize = 64;
+pub use sandpiper_core::policy::MAX_LABELS;
 
 /// Largest certificate request, in bytes: one with a P-256 key has about 300.
 pub const MAX_CSR_BYTES: usize = 8 << 10;

@@ -354,7 +354,9 @@ fn what_operators_send_comes_back_and_unknown_values_are_named() {
     for verb in [
         SteerVerb::Pause,
         SteerVerb::Resume,
+        SteerVerb::Promote,
         SteerVerb::Abort,
+        SteerVerb::Retry,
         SteerVerb::Undo,
     ] {
         let wire = sent(v1::SteerRequest::of(&rollout, verb));

@@ -34,6 +34,14 @@ const CHECKS: &[Check] = &[
         run: tests,
     },
     Check {
+        name: "sim",
+        run: sim,
+    },
+    Check {
+        name: "sim-mutants",
+        run: sim_mutants,
+    },
+    Check {
         name: "conformance",
         run: conformance,
     },
@@ -133,6 +141,14 @@ fn rustdoc() -> Outcome {
 
 fn tests() -> Outcome {
     outcome(shell::cargo().args(["test", "--workspace", "--quiet"]))
+}
+
+fn sim() -> Outcome {
+    outcome(&mut crate::sim::fixed())
+}
+
+fn sim_mutants() -> Outcome {
+    outcome(&mut crate::sim::mutants())
 }
 
 fn conformance() -> Outcome {

@@ -5,6 +5,7 @@ mod checks;
 mod conformance;
 mod demo;
 mod shell;
+mod sim;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ enum Command {
     },
     /// ONNX's own tests of single operators, compiled and run in the sandbox.
     Conformance(conformance::Args),
+    /// Whole fleets under a virtual clock, with faults.
+    Sim(sim::Args),
     /// Figures with both sides and where they come from.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Demo { json } => demo::run(json),
         Command::Test { only } => checks::run(only.as_deref()),
         Command::Conformance(args) => conformance::run(&args),
+        Command::Sim(args) => sim::run(&args),
         Command::Bench(what) => bench::run(&what),
     }
 }

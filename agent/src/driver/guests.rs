@@ -55,6 +55,7 @@ impl Driver {
             variant: variant.clone(),
             code: native.digest,
             power_state: self.machine.power_state(),
+            generation: self.machine.state().generation,
         };
         let deadline = held.latency_slo_us.map_or(DEFAULT_DEADLINE, |slo| {
             Duration::from_micros(u64::from(slo) * 10).max(LEAST_DEADLINE)

@@ -21,7 +21,7 @@ use crate::telemetry::Ring;
 use pace::Pace;
 use sandpiper_core::ladder::Climber;
 use sandpiper_core::profile::DeviceProfile;
-use sandpiper_core::reconcile::{DeviceEffect, DeviceEvent, Reconciler};
+use sandpiper_core::reconcile::{Backlog, DeviceEffect, DeviceEvent, Reconciler};
 use sandpiper_core::telemetry::{FailureKind, Observation};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -59,6 +59,8 @@ pub struct Driver {
     pub config: Config,
     /// Decides.
     pub machine: Reconciler,
+    /// What it has decided and has not been done.
+    pub backlog: Backlog,
     /// Stores.
     pub depot: Depot,
     /// Fetches.
@@ -140,14 +142,17 @@ impl Driver {
     }
 
     fn until_due(&self) -> Duration {
-        let due = self.machine.next_deadline();
-        due.map_or(LOOK_AGAIN, |(at, _)| at.since(clock::now()).min(LOOK_AGAIN))
+        let due = self.machine.next_deadline().map(|(at, _)| at);
+        let due = due.into_iter().chain(self.backlog.next_deadline()).min();
+        due.map_or(LOOK_AGAIN, |at| at.since(clock::now()).min(LOOK_AGAIN))
     }
 
     fn handle_due(&mut self) {
         let due = self.machine.next_deadline();
         if due.is_some_and(|(at, _)| clock::now() >= at) {
             self.handle(DeviceEvent::Tick);
+        } else if !self.backlog.is_empty() {
+            self.work_off();
         }
     }
 
@@ -157,6 +162,8 @@ impl Driver {
                 if matches!(event, DeviceEvent::Assigned(..)) {
                     // It speaks for itself; a refusal is told again.
                     self.refused(None);
+                    // What was served so far was served under the assignment before.
+                    self.close_windows();
                 }
                 self.handle(event);
             }
@@ -188,14 +195,22 @@ impl Driver {
     }
 
     fn handle(&mut self, event: DeviceEvent) {
-        for effect in self.machine.handle(clock::now(), event) {
-            if let Err(error) = self.perform(effect) {
-                // What follows depends on what failed; it is tried again at the next start.
-                tracing::error!("the disk fails, nothing is changed: {error}");
-                break;
+        self.backlog
+            .extend(self.machine.handle(clock::now(), event));
+        self.work_off();
+    }
+
+    /// Performs what is to be done, and tells of it once all of it is done.
+    fn work_off(&mut self) {
+        while let Some(effect) = self.backlog.take(clock::now()) {
+            if let Err(error) = self.perform(effect.clone()) {
+                tracing::error!("the disk fails, it is tried again: {error}");
+                self.backlog.failed(clock::now(), effect);
             }
         }
-        self.report();
+        if self.backlog.is_empty() {
+            self.report();
+        }
     }
 
     fn perform(&mut self, effect: DeviceEffect) -> Result<(), DepotError> {
@@ -225,7 +240,10 @@ impl Driver {
                 // Also what is about to end: its partial file is in use until then.
                 let mut keep = self.fetcher.under_way();
                 keep.extend(live);
-                self.depot.collect(&keep)?;
+                // What stays behind takes room and does no harm; the next time it goes.
+                if let Err(error) = self.depot.collect(&keep) {
+                    tracing::warn!("artefacts that nobody needs stay on the disk: {error}");
+                }
             }
             DeviceEffect::Refuse(refusal) => self.refused(Some(refusal.to_string())),
         }
@@ -290,6 +308,7 @@ impl Driver {
             }
             let by = ServedBy {
                 power_state: self.machine.power_state(),
+                generation: self.machine.state().generation,
                 ..served.by.clone()
             };
             let window = tally.close(&by, clock::now(), energy);

@@ -33,7 +33,7 @@ pub struct Devices {
 
 async fn admit(fleet: &FleetHandle, name: &DeviceName) -> Result<(), Status> {
     let name = name.clone();
-    let job = fleet.run(move |state, _| state.admit(&name));
+    let job = fleet.run(move |state, _| Ok(state.fleet.admit(&name)?));
     job.await.map_err(|e| of_fleet(&e))
 }
 
@@ -191,12 +191,12 @@ async fn take(
         }
         FromDevice::Observation(observation) => {
             fleet
-                .run(move |state, now| state.report(now, &name, id, *observation))
+                .run(move |state, now| Ok(state.fleet.report(now, &name, id, *observation)?))
                 .await
         }
         FromDevice::Telemetry(windows) => {
             fleet
-                .run(move |state, now| state.telemetry(now, &name, id, windows))
+                .run(move |state, now| Ok(state.fleet.telemetry(now, &name, id, windows)?))
                 .await
         }
     };

@@ -120,7 +120,9 @@ impl OperatorService for Operators {
         let wire = request.into_inner();
         let device: DeviceName = name(&wire.device)?;
         let job = self.fleet.run(move |state, now| {
-            state.set_labels(now, actor.as_str(), &device, wire.set, &wire.remove)
+            Ok(state
+                .fleet
+                .set_labels(now, actor.as_str(), &device, wire.set, &wire.remove)?)
         });
         done(job.await)?;
         Ok(Response::new(EMPTY))
@@ -131,7 +133,7 @@ impl OperatorService for Operators {
         let device: DeviceName = name(&request.into_inner().name)?;
         let job = self
             .fleet
-            .run(move |state, now| state.revoke_device(now, actor.as_str(), &device));
+            .run(move |state, now| Ok(state.fleet.revoke_device(now, actor.as_str(), &device)?));
         done(job.await)?;
         Ok(Response::new(EMPTY))
     }
@@ -191,7 +193,7 @@ impl OperatorService for Operators {
         let published = done(admitted.map_err(FleetError::from))?;
         let job = self
             .fleet
-            .run(move |state, now| state.publish(now, actor.as_str(), published));
+            .run(move |state, now| Ok(state.fleet.publish(now, actor.as_str(), published)?));
         done(job.await)?;
         Ok(Response::new(EMPTY))
     }
@@ -199,9 +201,11 @@ impl OperatorService for Operators {
     async fn apply_deployment(&self, request: Request<v1::Document>) -> Answer<v1::Empty> {
         let actor = auth::operator(&request)?;
         let deployment: Deployment = request.into_inner().parse()?;
-        let job = self
-            .fleet
-            .run(move |state, now| state.apply_deployment(now, actor.as_str(), deployment));
+        let job = self.fleet.run(move |state, now| {
+            Ok(state
+                .fleet
+                .apply_deployment(now, actor.as_str(), deployment)?)
+        });
         done(job.await)?;
         Ok(Response::new(EMPTY))
     }
@@ -209,9 +213,11 @@ impl OperatorService for Operators {
     async fn delete_deployment(&self, request: Request<v1::NameRequest>) -> Answer<v1::Empty> {
         let actor = auth::operator(&request)?;
         let deployment: DeploymentName = name(&request.into_inner().name)?;
-        let job = self
-            .fleet
-            .run(move |state, now| state.delete_deployment(now, actor.as_str(), &deployment));
+        let job = self.fleet.run(move |state, now| {
+            Ok(state
+                .fleet
+                .delete_deployment(now, actor.as_str(), &deployment)?)
+        });
         done(job.await)?;
         Ok(Response::new(EMPTY))
     }
@@ -221,7 +227,7 @@ impl OperatorService for Operators {
         let spec: RolloutSpec = from_json("spec_json", &request.into_inner().spec_json)?;
         let plan = done(
             self.fleet
-                .run(move |state, _| state.plan_rollout(spec))
+                .run(move |state, _| Ok(state.fleet.plan_rollout(spec)?))
                 .await,
         )?;
         Ok(Response::new(v1::Document::of(&plan)?))
@@ -232,7 +238,7 @@ impl OperatorService for Operators {
         let spec: RolloutSpec = from_json("spec_json", &request.into_inner().spec_json)?;
         let job = self
             .fleet
-            .run(move |state, now| state.start_rollout(now, &actor, spec));
+            .run(move |state, now| Ok(state.fleet.start_rollout(now, &actor, spec)?));
         let name = done(job.await)?.into();
         Ok(Response::new(v1::NameRequest { name }))
     }
@@ -242,7 +248,7 @@ impl OperatorService for Operators {
         let (rollout, verb) = request.into_inner().checked()?;
         let job = self
             .fleet
-            .run(move |state, now| state.steer_rollout(now, &actor, &rollout, verb));
+            .run(move |state, now| Ok(state.fleet.steer_rollout(now, &actor, &rollout, verb)?));
         done(job.await)?;
         Ok(Response::new(EMPTY))
     }

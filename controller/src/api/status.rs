@@ -2,6 +2,7 @@
 
 use crate::catalogue::BlobError;
 use crate::fleet::FleetError;
+use sandpiper_core::fleet::Refused;
 use tonic::Status;
 
 /// The error with its causes, in one line.
@@ -21,16 +22,16 @@ fn chain(error: &dyn std::error::Error) -> String {
 pub(super) fn of_fleet(error: &FleetError) -> Status {
     let text = chain(error);
     match error {
-        FleetError::NotFound { .. } => Status::not_found(text),
-        FleetError::Conflict(_) => Status::failed_precondition(text),
-        FleetError::Denied(_) => Status::permission_denied(text),
-        FleetError::Full(_) => Status::resource_exhausted(text),
+        FleetError::Refused(refused) => match refused {
+            Refused::NotFound { .. } => Status::not_found(text),
+            Refused::Conflict(_) => Status::failed_precondition(text),
+            Refused::Denied(_) => Status::permission_denied(text),
+            Refused::Full(_) => Status::resource_exhausted(text),
+            Refused::Invalid(_) | Refused::Plan(_) => Status::invalid_argument(text),
+        },
         FleetError::Stopping => Status::unavailable(text),
         FleetError::Key(_) | FleetError::Json(_) => Status::internal(text),
-        FleetError::Invalid(_)
-        | FleetError::Plan(_)
-        | FleetError::Publish(_)
-        | FleetError::Pki(_) => Status::invalid_argument(text),
+        FleetError::Publish(_) | FleetError::Pki(_) => Status::invalid_argument(text),
     }
 }
 

@@ -3,13 +3,13 @@
 mod blobs;
 
 pub use blobs::{BlobError, Blobs, Upload};
+pub use sandpiper_core::fleet::Published;
 
 use sandpiper_core::abi::AbiError;
 use sandpiper_core::digest::ArtefactRef;
 use sandpiper_core::manifest::{VariantManifest, VersionManifest};
 use sandpiper_core::signed::{Purpose, Signed};
 use sandpiper_transport::signing::{SignatureError, VerifyingKeys};
-use serde::{Deserialize, Serialize};
 
 /// Most variants in one version: more than any board family needs, few enough to compare.
 pub const MAX_VARIANTS: usize = 64;
@@ -18,15 +18,6 @@ pub const MAX_VARIANTS: usize = 64;
 /// labels stay below it. A device gets the manifests of what it holds in one message of at most
 /// 1 MiB, and the store holds each as part of one value.
 pub const MAX_MANIFEST_BYTES: usize = 256 << 10;
-
-/// A version as published.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Published {
-    /// What the publisher signed; devices get exactly this.
-    pub signed: Signed,
-    /// What it says.
-    pub manifest: VersionManifest,
-}
 
 /// Why a version is not published.
 #[derive(Debug, thiserror::Error)]

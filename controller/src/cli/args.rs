@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use sandpiper_core::names::{DeploymentName, ModelName, RolloutName, VersionName};
 use sandpiper_core::policy::{Objective, Selector};
-use sandpiper_core::rollout::WaveSize;
+use sandpiper_core::rollout::{DisruptionBudget, WaveSize};
 use sandpiper_core::target::Target;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -368,6 +368,16 @@ pub enum RolloutCommand {
         /// Its name, or that of its deployment for the newest.
         name: RolloutName,
     },
+    /// Let its present wave pass, whatever the gates say.
+    Promote {
+        /// Its name, or that of its deployment for the newest.
+        name: RolloutName,
+    },
+    /// Plan and start it once more, after it was taken back or superseded.
+    Retry {
+        /// Its name, or that of its deployment for the newest.
+        name: RolloutName,
+    },
     /// End it and go back.
     Abort {
         /// Its name, or that of its deployment for the newest.
@@ -377,6 +387,17 @@ pub enum RolloutCommand {
     Undo {
         /// Its name, or that of its deployment for the newest.
         name: RolloutName,
+    },
+    /// What differs from the rollout of the deployment before it.
+    Diff {
+        /// Its name, or that of its deployment for the newest.
+        name: RolloutName,
+        /// Compare with this one instead.
+        #[arg(long)]
+        with: Option<RolloutName>,
+        /// How to show it.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
     },
     /// What happened in it.
     History {
@@ -414,6 +435,30 @@ pub struct RolloutArgs {
     /// Inferences that prove success.
     #[arg(long, default_value_t = 1)]
     pub min_inferences: u64,
+    /// Most devices that were told to move and do not serve the version yet.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_in_flight: Option<u32>,
+    /// The same within each group of devices with one value of a label: `site=2`.
+    #[arg(long, value_parser = super::parse::budget)]
+    pub budget: Option<DisruptionBudget>,
+    /// Gate: the 95th percentile of latency may rise by so many percent.
+    #[arg(long, value_name = "PERCENT")]
+    pub max_latency_rise: Option<u32>,
+    /// Gate: energy per inference may rise by so many percent.
+    #[arg(long, value_name = "PERCENT")]
+    pub max_energy_rise: Option<u32>,
+    /// Gate: of a thousand requests so many more may fail.
+    #[arg(long, value_name = "PERMILLE")]
+    pub max_error_rise: Option<u32>,
+    /// Gate: in a million inferences a runner may die so many times more.
+    #[arg(long, value_name = "COUNT")]
+    pub max_trap_rise: Option<u32>,
+    /// Devices measured before and after that a gate needs.
+    #[arg(long, default_value_t = 1)]
+    pub gate_devices: u32,
+    /// A YAML file that says all of this but deployment and version.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["waves", "equal", "deadline", "bake", "max_failures", "min_inferences", "max_in_flight", "budget", "max_latency_rise", "max_energy_rise", "max_error_rise", "max_trap_rise", "gate_devices"])]
+    pub policy: Option<PathBuf>,
     /// How to show it.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,

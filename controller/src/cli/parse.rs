@@ -2,7 +2,7 @@
 
 use super::error::CliError;
 use sandpiper_core::policy::{Labels, check_label_key, check_label_value};
-use sandpiper_core::rollout::WaveSize;
+use sandpiper_core::rollout::{DisruptionBudget, WaveSize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -50,6 +50,25 @@ pub fn wave(text: &str) -> Result<WaveSize, String> {
             Ok(count @ 1..) => Ok(WaveSize::Count(count)),
             _ => Err(bad()),
         },
+    }
+}
+
+/// A disruption budget, `LABEL=N`.
+///
+/// # Errors
+/// A message that shows how to write one.
+pub fn budget(text: &str) -> Result<DisruptionBudget, String> {
+    let bad = || {
+        format!("`{text}` is not a budget: write a label and a number of devices such as site=2")
+    };
+    let (key, count) = text.split_once('=').ok_or_else(bad)?;
+    check_label_key(key).map_err(|e| e.to_string())?;
+    match count.parse() {
+        Ok(max_unavailable @ 1..) => Ok(DisruptionBudget {
+            group_by: key.to_owned(),
+            max_unavailable,
+        }),
+        _ => Err(bad()),
     }
 }
 
@@ -173,6 +192,15 @@ mod tests {
 
     fn texts(all: &[&str]) -> Vec<String> {
         all.iter().map(|t| (*t).to_owned()).collect()
+    }
+
+    #[test]
+    fn budgets() {
+        let site = budget("site=2").unwrap();
+        assert_eq!((site.group_by.as_str(), site.max_unavailable), ("site", 2));
+        for bad in ["site", "site=0", "site=-1", "=1", "site=many"] {
+            assert!(budget(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

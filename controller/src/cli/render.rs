@@ -28,7 +28,7 @@ pub fn render(out: &mut dyn Write, output: &Output, format: Format) -> Result<()
             grid(out, &Grid { header, rows })?;
         }
         (Output::Resources { kind, items, .. }, Format::Name) => {
-            let kind = kind.as_str().trim_end_matches('s');
+            let kind = kind.name().trim_end_matches('s');
             for item in items {
                 writeln!(out, "{kind}/{}", item.name)?;
             }

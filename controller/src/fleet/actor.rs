@@ -1,12 +1,12 @@
 //! The one task that owns the fleet's state.
 
 use super::FleetError;
-use super::devices::Live;
-use super::journal::{self, Writes};
-use super::outbox::{Changed, Outbox};
+use super::journal;
 use super::state::State;
 use crate::clock;
 use crate::store::{Store, StoreError};
+use sandpiper_core::fleet::{Changed, Outbox, ToDevice, Writes};
+use sandpiper_core::names::DeviceName;
 use sandpiper_core::time::Millis;
 use sandpiper_proto::convert::FromController;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ async fn run(
     changes: broadcast::Sender<Changed>,
 ) -> Result<(), StoreError> {
     loop {
-        let wait = state.next_deadline().map_or(LONGEST_SLEEP, |at| {
+        let wait = state.fleet.next_deadline().map_or(LONGEST_SLEEP, |at| {
             at.since(clock::now())
                 .min(LONGEST_SLEEP)
                 .max(Duration::from_millis(1))
@@ -94,11 +94,11 @@ async fn run(
                 None => return Ok(()),
             },
             () = tokio::time::sleep(wait) => {
-                state.tick(clock::now());
+                state.fleet.tick(clock::now());
                 None
             }
         };
-        let mut out = std::mem::take(&mut state.out);
+        let mut out = state.take_outbox();
         commit(&store, std::mem::take(&mut out.writes)).await?;
         deliver(&mut state, out, &changes);
         if let Some(answer) = answer {
@@ -119,29 +119,53 @@ async fn commit(store: &Arc<dyn Store>, writes: Writes) -> Result<(), StoreError
 }
 
 fn deliver(state: &mut State, out: Outbox, changes: &broadcast::Sender<Changed>) {
-    for (device, stream, message) in out.send {
-        let Some(live) = state.live.get(&device).filter(|live| live.id == stream) else {
-            continue;
-        };
-        if live.sender.try_send(message).is_err() {
-            // It comes back and is told its generation then.
-            tracing::warn!(%device, "the device does not read its stream: closed");
-            state.live.remove(&device);
+    for event in &out.noted {
+        let (subject, reason) = (&event.subject, &event.reason);
+        tracing::info!(subject, reason, "{}", event.message);
+    }
+    for (stream, message) in out.send {
+        let last = matches!(message, ToDevice::Disconnect { .. });
+        let reads = state
+            .senders
+            .get(&stream)
+            .is_some_and(|sender| sender.try_send(message_of(message)).is_ok());
+        // A stream ends with its sender even if the last message finds no room. Of one that does
+        // not read nothing more is expected: its device comes back.
+        if last || !reads {
+            state.senders.remove(&stream);
         }
     }
     for device in out.assigned {
         let Some(bundle) = state.bundle(&device) else {
             continue;
         };
-        let message = FromController::Assignment(Box::new(bundle));
-        let full = |live: &Live| live.sender.try_send(message).is_err();
-        if state.live.get(&device).is_some_and(full) {
-            tracing::warn!(%device, "the device does not read its stream: closed");
-            state.live.remove(&device);
-        }
+        send(state, &device, FromController::Assignment(Box::new(bundle)));
     }
     for change in out.changed {
         // Without watchers there is nobody to tell.
         let _ = changes.send(change);
+    }
+}
+
+fn message_of(message: ToDevice) -> FromController {
+    match message {
+        ToDevice::TelemetryAck { boot, sequence } => {
+            FromController::TelemetryAck { boot, sequence }
+        }
+        ToDevice::Disconnect { reason, retry } => FromController::Disconnect { reason, retry },
+    }
+}
+
+/// Sends on the device's open stream. One that does not read is closed: its device comes back and
+/// is told its generation then.
+fn send(state: &mut State, device: &DeviceName, message: FromController) {
+    let Some(stream) = state.fleet.stream(device) else {
+        return;
+    };
+    let sender = state.senders.get(&stream);
+    if sender.is_none_or(|sender| sender.try_send(message).is_err()) {
+        tracing::warn!(%device, "the device does not read its stream: closed");
+        state.senders.remove(&stream);
+        state.fleet.give_up(device);
     }
 }

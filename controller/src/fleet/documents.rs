@@ -1,10 +1,10 @@
 //! What operators see: documents of [`sandpiper_core::view`], built when asked for.
 
 use super::FleetError;
-use super::record::{DeviceRecord, TokenRecord};
 use super::state::State;
-use crate::catalogue::Published;
+use super::token::TokenRecord;
 use sandpiper_core::event::Event;
+use sandpiper_core::fleet::{DeviceRecord, Published, Refused};
 use sandpiper_core::names::{DeviceName, ModelName, RolloutName, VersionName};
 use sandpiper_core::policy::{Labels, Policy};
 use sandpiper_core::sketch::LatencySketch;
@@ -49,13 +49,14 @@ impl State {
     /// Documents that a query finds, in order of their names.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`] when a name was given and nothing has it.
+    /// [`Refused::NotFound`] when a name was given and nothing has it.
     pub fn list(&self, now: Millis, query: &ListQuery) -> Result<Vec<Shown>, FleetError> {
         let wanted = |name: &str| query.name.as_deref().is_none_or(|n| n == name);
         let chosen = |labels: &Labels| query.selector.as_ref().is_none_or(|s| s.matches(labels));
         let found: Vec<Shown> = match query.kind {
             ResourceKind::Devices => self
-                .devices
+                .fleet
+                .devices()
                 .values()
                 .filter(|d| wanted(d.name.as_str()) && chosen(&d.labels))
                 .map(|d| shown(&d.name, &self.device_doc(d)))
@@ -63,19 +64,22 @@ impl State {
             ResourceKind::Models => self.models(wanted)?,
             ResourceKind::Variants => self.variants(wanted)?,
             ResourceKind::Deployments => self
-                .deployments
+                .fleet
+                .deployments()
                 .iter()
                 .filter(|(name, _)| wanted(name.as_str()))
                 .filter_map(|(name, _)| Some(shown(name, &self.deployment_doc(name)?)))
                 .collect::<Result<_, _>>()?,
             ResourceKind::Rollouts => self
-                .rollouts
+                .fleet
+                .rollouts()
                 .values()
                 .filter(|r| wanted(r.plan.name.as_str()))
                 .map(|r| shown(&r.plan.name, &RolloutDoc::of(r, self.history(&r.plan.name))))
                 .collect::<Result<_, _>>()?,
             ResourceKind::Events => self
-                .events
+                .fleet
+                .events()
                 .iter()
                 .filter(|(number, e)| wanted(&number.to_string()) || wanted(&e.subject))
                 .map(|(number, event)| shown(number, event))
@@ -90,7 +94,7 @@ impl State {
         match &query.name {
             // No events about something is an answer, not a mistake.
             Some(name) if found.is_empty() && query.kind != ResourceKind::Events => {
-                Err(FleetError::not_found(kind_name(query.kind), name))
+                Err(Refused::not_found(kind_name(query.kind), name).into())
             }
             _ => Ok(found),
         }
@@ -98,7 +102,11 @@ impl State {
 
     fn history(&self, rollout: &RolloutName) -> Vec<Event> {
         let subject = format!("rollout/{rollout}");
-        let events = self.events.iter().filter(|(_, e)| e.subject == subject);
+        let events = self
+            .fleet
+            .events()
+            .iter()
+            .filter(|(_, e)| e.subject == subject);
         events.map(|(_, event)| event.clone()).collect()
     }
 
@@ -108,7 +116,7 @@ impl State {
         DeviceDoc {
             name: record.name.clone(),
             labels: record.labels.clone(),
-            connected: self.live.contains_key(&record.name),
+            connected: self.fleet.stream(&record.name).is_some(),
             revoked: record.revoked_by.is_some(),
             enrolled_at: record.enrolled_at,
             last_seen: record.last_seen,
@@ -128,7 +136,8 @@ impl State {
         let accuracy = serving.and_then(|s| {
             let key = (status.model.clone(), s.version.clone());
             Some(
-                self.versions
+                self.fleet
+                    .versions()
                     .get(&key)?
                     .manifest
                     .variant(&s.variant)?
@@ -138,7 +147,7 @@ impl State {
         });
         let learned = serving.and_then(|s| {
             let key = (status.model.clone(), s.version.clone(), s.variant.clone());
-            let learned = self.learned.get(device)?.get(&key)?;
+            let learned = self.fleet.learned().get(device)?.get(&key)?;
             Some(LearnedDoc::of(&key.0, &key.1, &key.2, learned))
         });
         DeviceModelDoc {
@@ -154,7 +163,11 @@ impl State {
         model: &ModelName,
         version: &VersionName,
     ) -> impl Iterator<Item = &ModelStatus> {
-        let observations = self.devices.values().filter_map(|d| d.observation.as_ref());
+        let observations = self
+            .fleet
+            .devices()
+            .values()
+            .filter_map(|d| d.observation.as_ref());
         observations.flat_map(|o| &o.models).filter(move |s| {
             s.model == *model && s.serving.as_ref().is_some_and(|s| s.version == *version)
         })
@@ -162,7 +175,7 @@ impl State {
 
     fn models(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Shown>, FleetError> {
         let mut docs: Vec<ModelDoc> = Vec::new();
-        for ((model, version), published) in &self.versions {
+        for ((model, version), published) in self.fleet.versions() {
             if !wanted(model.as_str()) {
                 continue;
             }
@@ -184,7 +197,7 @@ impl State {
 
     fn variants(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Shown>, FleetError> {
         let mut all = Vec::new();
-        for ((model, version), published) in &self.versions {
+        for ((model, version), published) in self.fleet.versions() {
             for variant in &published.manifest.variants {
                 let name = format!("{model}/{version}/{}", variant.name);
                 let prefix = format!("{model}/{version}");
@@ -218,7 +231,7 @@ impl State {
             variant.clone(),
         );
         let mut sketch = LatencySketch::default();
-        for learned in self.learned.values().filter_map(|l| l.get(&key)) {
+        for learned in self.fleet.learned().values().filter_map(|l| l.get(&key)) {
             usage.inferences = usage.inferences.saturating_add(learned.inferences);
             usage.errors = usage.errors.saturating_add(learned.errors);
             sketch.merge(&learned.recent);
@@ -232,13 +245,18 @@ impl State {
         &self,
         name: &sandpiper_core::names::DeploymentName,
     ) -> Option<DeploymentDoc> {
-        let entry = self.deployments.get(name)?;
+        let entry = self.fleet.deployments().get(name)?;
         let newest = self
-            .rollouts
+            .fleet
+            .rollouts()
             .values()
             .filter(|r| r.plan.spec.deployment == *name);
         let newest = newest.max_by_key(|r| r.created_at);
-        let members = self.devices.values().filter(|d| d.revoked_by.is_none());
+        let members = self
+            .fleet
+            .devices()
+            .values()
+            .filter(|d| d.revoked_by.is_none());
         let selected = members.filter(|d| entry.deployment.selector.matches(&d.labels));
         let (mut devices_selected, mut devices_serving) = (0, 0);
         for device in selected {
@@ -260,28 +278,30 @@ impl State {
     /// one the device is assigned, or else the newest.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`], or [`FleetError::Conflict`] when the device has not reported.
+    /// [`Refused::NotFound`], or [`Refused::Conflict`] when the device has not reported.
     pub fn explain(
         &self,
         device: &DeviceName,
         model: &ModelName,
         version: Option<VersionName>,
     ) -> Result<Vec<u8>, FleetError> {
-        let record = self.device(device)?;
+        let record = self.fleet.device(device)?;
         let version = version.or_else(|| Some(record.models.get(model)?.version.clone()));
         let published = match version {
-            Some(version) => self.versions.get(&(model.clone(), version)),
-            None => self.newest(model),
+            Some(version) => self.fleet.versions().get(&(model.clone(), version)),
+            None => self.fleet.newest(model),
         };
-        let published =
-            published.ok_or_else(|| FleetError::not_found("version of model", model))?;
-        let deployment = self.deployments.values().find(|d| {
+        let published = published.ok_or_else(|| Refused::not_found("version of model", model))?;
+        let deployment = self.fleet.deployments().values().find(|d| {
             d.deployment.model == *model && d.deployment.selector.matches(&record.labels)
         });
         let policy = deployment.map_or_else(Policy::default, |d| d.deployment.policy.clone());
-        let selection = self.selection(device, published, &policy).ok_or_else(|| {
-            FleetError::Conflict(format!("device {device} has not reported what it is yet"))
-        })?;
+        let selection = self
+            .fleet
+            .selection(device, published, &policy)
+            .ok_or_else(|| {
+                Refused::Conflict(format!("device {device} has not reported what it is yet"))
+            })?;
         let statuses = record.observation.iter().flat_map(|o| &o.models);
         let current = statuses
             .filter(|s| s.model == *model)

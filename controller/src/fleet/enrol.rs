@@ -1,10 +1,11 @@
 //! Join tokens, and devices that use them.
 
-use super::record::{DeviceRecord, TokenRecord};
+use super::FleetError;
 use super::state::State;
-use super::{FleetError, keys};
+use super::token::{self, TokenRecord};
 use sandpiper_core::digest::Digest;
 use sandpiper_core::event::Severity;
+use sandpiper_core::fleet::Refused;
 use sandpiper_core::names::DeviceName;
 use sandpiper_core::time::Millis;
 use sandpiper_proto::convert::{Credentials, EnrolRequest, JoinTokenRequest, ResourceKind};
@@ -15,8 +16,6 @@ use std::time::Duration;
 pub(super) const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
 /// Most tokens kept. Used and expired ones make room first.
 pub(super) const MAX_TOKENS: usize = 10_000;
-/// Most devices of one controller.
-pub(super) const MAX_DEVICES: usize = 1_000_000;
 
 /// Refused enrolments noted one by one within [`REFUSAL_SPAN`].
 const MAX_REFUSALS: u32 = 60;
@@ -59,7 +58,7 @@ impl State {
     /// Makes a join token.
     ///
     /// # Errors
-    /// [`FleetError::Invalid`] for a life that is too long, [`FleetError::Full`].
+    /// [`Refused::Invalid`] for a life that is too long, [`Refused::Full`].
     pub fn create_token(
         &mut self,
         now: Millis,
@@ -68,17 +67,15 @@ impl State {
     ) -> Result<NewToken, FleetError> {
         if request.ttl > MAX_TTL {
             let days = MAX_TTL.as_secs() / 86_400;
-            return Err(FleetError::Invalid(format!(
-                "a join token lives at most {days} days"
-            )));
+            let text = format!("a join token lives at most {days} days");
+            return Err(Refused::Invalid(text).into());
         }
         if self.tokens.len() >= MAX_TOKENS {
             self.forget_spent_tokens(now);
         }
         if self.tokens.len() >= MAX_TOKENS {
-            return Err(FleetError::Full(format!(
-                "{MAX_TOKENS} join tokens are open: revoke some"
-            )));
+            let text = format!("{MAX_TOKENS} join tokens are open: revoke some");
+            return Err(Refused::Full(text).into());
         }
         let secret = JoinToken::new_secret()?;
         let hash = JoinToken::hash_secret(&secret);
@@ -96,7 +93,7 @@ impl State {
         };
         self.keep_token(record);
         let text = format!("good for {} s", request.ttl.as_secs());
-        self.tell(
+        self.fleet.tell(
             now,
             Severity::Info,
             format!("join-token/{id}"),
@@ -108,31 +105,32 @@ impl State {
     }
 
     fn keep_token(&mut self, record: TokenRecord) {
-        self.out.keep(keys::token(&record.id), &record);
-        self.out.changed(ResourceKind::JoinTokens, &record.id);
+        let out = self.fleet.outbox();
+        out.keep(token::key(&record.id), &record);
+        out.changed(ResourceKind::JoinTokens, &record.id);
         self.tokens.insert(record.id.clone(), record);
     }
 
     fn forget_spent_tokens(&mut self, now: Millis) {
         let spent = |t: &TokenRecord| t.used_by.is_some() || t.revoked || t.expires_at <= now;
         for (id, _) in self.tokens.extract_if(.., |_, t| spent(t)) {
-            self.out.delete(keys::token(&id));
+            self.fleet.outbox().delete(token::key(&id));
         }
     }
 
     /// Takes a token back.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`].
+    /// [`Refused::NotFound`].
     pub fn revoke_token(&mut self, now: Millis, actor: &str, id: &str) -> Result<(), FleetError> {
         let token = self.tokens.get(id);
         let mut token = token
             .cloned()
-            .ok_or_else(|| FleetError::not_found("join token", id))?;
+            .ok_or_else(|| Refused::not_found("join token", id))?;
         token.revoked = true;
         self.keep_token(token);
         let text = "it lets nobody in any more".to_owned();
-        self.tell(
+        self.fleet.tell(
             now,
             Severity::Info,
             format!("join-token/{id}"),
@@ -146,8 +144,8 @@ impl State {
     /// Lets a device in: spends the token and issues its first certificate. Refusals are noted.
     ///
     /// # Errors
-    /// [`FleetError::Denied`] for a token that is unknown, used, expired or revoked,
-    /// [`FleetError::Conflict`] for a name that is taken, [`FleetError::Pki`].
+    /// [`Refused::Denied`] for a token that is unknown, used, expired or revoked,
+    /// [`Refused::Conflict`] for a name that is taken, [`FleetError::Pki`].
     pub fn enrol(
         &mut self,
         now: Millis,
@@ -176,7 +174,8 @@ impl State {
             _ => return,
         };
         let (actor, reason) = (name.as_str(), "EnrolRefused");
-        self.tell(now, Severity::Warning, subject, actor, reason, text);
+        self.fleet
+            .tell(now, Severity::Warning, subject, actor, reason, text);
     }
 
     fn try_enrol(
@@ -186,15 +185,7 @@ impl State {
     ) -> Result<(DeviceName, Credentials), FleetError> {
         let mut token = self.usable_token(now, &request.token)?;
         let name = request.name;
-        if self.devices.contains_key(&name) {
-            let text = format!("the name `{name}` is taken: join with another --name");
-            return Err(FleetError::Conflict(text));
-        }
-        if self.devices.len() >= MAX_DEVICES {
-            return Err(FleetError::Full(format!(
-                "the fleet has {MAX_DEVICES} devices already"
-            )));
-        }
+        self.fleet.may_enrol(&name)?;
         let credentials = self.credentials(now, &name, &request.csr_der)?;
         // What the operator put on the token wins over what the device says.
         let mut labels = request.labels;
@@ -202,10 +193,8 @@ impl State {
         token.used_by = Some(name.clone());
         let text = format!("joined with token {}", token.id);
         self.keep_token(token);
-        self.devices
-            .insert(name.clone(), DeviceRecord::new(name.clone(), labels, now));
-        self.keep_device(&name);
-        self.tell(
+        self.fleet.enrol(now, &name, labels)?;
+        self.fleet.tell(
             now,
             Severity::Info,
             format!("device/{name}"),
@@ -216,9 +205,9 @@ impl State {
         Ok((name, credentials))
     }
 
-    fn usable_token(&self, now: Millis, secret: &str) -> Result<TokenRecord, FleetError> {
+    fn usable_token(&self, now: Millis, secret: &str) -> Result<TokenRecord, Refused> {
         let hash: Digest = JoinToken::hash_secret(secret);
-        let denied = |text: &str| Err(FleetError::Denied(text.to_owned()));
+        let denied = |text: &str| Err(Refused::Denied(text.to_owned()));
         match self.tokens.get(&hash.short()).filter(|t| t.secret == hash) {
             None => denied("the join token is not known here: ask for a new one"),
             Some(t) if t.used_by.is_some() => {
@@ -248,14 +237,14 @@ impl State {
     /// A new certificate for a device that has one.
     ///
     /// # Errors
-    /// [`FleetError::Denied`] for a revoked or unknown device, [`FleetError::Pki`].
+    /// [`Refused::Denied`] for a revoked or unknown device, [`FleetError::Pki`].
     pub fn renew(
         &mut self,
         now: Millis,
         name: &DeviceName,
         csr_der: &[u8],
     ) -> Result<Credentials, FleetError> {
-        self.admit(name)?;
+        self.fleet.admit(name)?;
         self.credentials(now, name, csr_der)
     }
 }

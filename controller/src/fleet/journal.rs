@@ -6,12 +6,15 @@
 //! leaves nothing of the job, a crash after it is made good at the next start. So a rollout
 //! never remembers devices that were not assigned, nor the other way round.
 
-use super::keys;
 use crate::store::{MAX_TRANSACTION_KEYS, Store, StoreError, Transaction};
-use std::collections::BTreeMap;
+use sandpiper_core::fleet::Writes;
 
-/// New values by key; `None` for a key that goes.
-pub(super) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+/// Values to come.
+const PUT: &[u8] = b"j/+";
+/// Keys to go.
+const DELETE: &[u8] = b"j/-";
+/// That both count.
+const MARK: &[u8] = b"J";
 
 /// Moving an entry touches its place in the journal and where it belongs; the mark is one more.
 const MOVED_AT_ONCE: usize = MAX_TRANSACTION_KEYS / 2 - 1;
@@ -28,7 +31,7 @@ pub(super) fn commit(store: &dyn Store, writes: Writes) -> Result<(), StoreError
         return store.transact(direct(writes));
     }
     write_down(store, writes)?;
-    store.transact(Transaction::default().put(keys::JOURNAL_MARK, *b"1"))?;
+    store.transact(Transaction::default().put(MARK, *b"1"))?;
     carry_out(store)
 }
 
@@ -47,8 +50,8 @@ fn write_down(store: &dyn Store, writes: Writes) -> Result<(), StoreError> {
     let mut open = Transaction::default();
     for (key, value) in writes {
         let (prefix, value) = match value {
-            Some(value) => (keys::JOURNAL_PUT, value),
-            None => (keys::JOURNAL_DELETE, Vec::new()),
+            Some(value) => (PUT, value),
+            None => (DELETE, Vec::new()),
         };
         open = open.put([prefix, &key].concat(), value);
         if open.put.len() == MAX_TRANSACTION_KEYS {
@@ -61,15 +64,15 @@ fn write_down(store: &dyn Store, writes: Writes) -> Result<(), StoreError> {
 /// Moves what the journal holds to where it belongs. The order does not matter: every key is in
 /// it once.
 fn carry_out(store: &dyn Store) -> Result<(), StoreError> {
-    let puts = store.range(keys::JOURNAL_PUT)?.into_iter();
+    let puts = store.range(PUT)?.into_iter();
     let puts = puts.map(|(key, value)| (key, Some(value)));
-    let deletes = store.range(keys::JOURNAL_DELETE)?.into_iter();
+    let deletes = store.range(DELETE)?.into_iter();
     let deletes = deletes.map(|(key, _)| (key, None));
     let mut open = Transaction::default();
     let mut count = 0;
     for (place, value) in puts.chain(deletes) {
         // Both prefixes have the same length.
-        let key = place[keys::JOURNAL_PUT.len()..].to_vec();
+        let key = place[PUT.len()..].to_vec();
         open = match value {
             Some(value) => open.put(key, value),
             None => open.delete(key),
@@ -81,7 +84,7 @@ fn carry_out(store: &dyn Store) -> Result<(), StoreError> {
             count = 0;
         }
     }
-    store.transact(open.delete(keys::JOURNAL_MARK))
+    store.transact(open.delete(MARK))
 }
 
 /// Finishes or forgets what a crash interrupted. Call it before anything is read.
@@ -89,10 +92,10 @@ fn carry_out(store: &dyn Store) -> Result<(), StoreError> {
 /// # Errors
 /// [`StoreError`].
 pub(super) fn recover(store: &dyn Store) -> Result<(), StoreError> {
-    if store.get(keys::JOURNAL_MARK)?.is_some() {
+    if store.get(MARK)?.is_some() {
         return carry_out(store);
     }
-    for prefix in [keys::JOURNAL_PUT, keys::JOURNAL_DELETE] {
+    for prefix in [PUT, DELETE] {
         let left: Vec<_> = store.range(prefix)?.into_iter().map(|(k, _)| k).collect();
         for part in left.chunks(MAX_TRANSACTION_KEYS) {
             let delete = part.to_vec();

@@ -1,39 +1,27 @@
-//! The fleet: one task owns all state, handles one job at a time, persists what the job
-//! changed, and only then sends and answers.
+//! The controller's driver of the fleet: one task owns all state, handles one job at a time,
+//! persists what the job changed, and only then sends and answers. What decides is
+//! [`sandpiper_core::fleet`].
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | `actor` | the task, its mailbox and its clock |
-//! | `state` | everything that is known, loaded from the store |
-//! | `enrol` | join tokens and new devices |
-//! | `devices` | live streams, reports, labels, revocation |
-//! | `assign` | desired states with rising generations |
+//! | `state` | the fleet with the controller's keys, streams and tokens |
+//! | `enrol`, `token` | join tokens and new devices |
 //! | `journal` | writes of one job as one step, however many |
-//! | `telemetry` | what windows teach |
-//! | `rollouts` | the driver of the rollout machine |
-//! | `rollout_record` | rollouts as the store keeps them |
 //! | `documents` | what operators see |
 
 mod actor;
-mod assign;
-mod devices;
 mod documents;
 mod enrol;
 mod error;
 mod journal;
-mod keys;
-mod outbox;
-mod record;
-mod rollout_record;
-mod rollouts;
 mod state;
-mod telemetry;
+mod token;
 
 pub use actor::{FleetHandle, Running, spawn};
-pub use devices::StreamId;
 pub use documents::Shown;
 pub use enrol::NewToken;
 pub use error::FleetError;
-pub use outbox::Changed;
-pub use record::{DeploymentRecord, DeviceRecord, TokenRecord};
+pub use sandpiper_core::fleet::{Changed, StreamId};
 pub use state::{Authority, LoadError, State};
+pub use token::TokenRecord;

@@ -9,24 +9,34 @@
 //! | [`profile`], [`telemetry`], [`sketch`], [`energy`] | what a device is and reports |
 //! | [`policy`], [`selection`], [`ladder`], [`learning`] | which variant a device shall run |
 //! | [`rollout`], [`assignment`] | how a fleet moves from one version to another |
+//! | [`fleet`] | everything the controller knows and decides |
 //! | [`reconcile`] | how a device gets from what it has to what it shall have |
+//! | [`ring`], [`backoff`] | what a device does while the controller is out of reach |
 //! | [`event`], [`view`] | what operators are told |
 //! | [`invariants`] | what must hold after every step, in tests and in production |
 
 pub mod abi;
 pub mod assignment;
+pub mod backoff;
 pub mod chunks;
 pub mod digest;
 pub mod energy;
 pub mod event;
+pub mod fleet;
 pub mod invariants;
 pub mod ladder;
 pub mod learning;
 pub mod manifest;
+#[cfg(feature = "mutants")]
+pub mod mutants;
+#[cfg(not(feature = "mutants"))]
+#[allow(dead_code, unreachable_pub)]
+mod mutants;
 pub mod names;
 pub mod policy;
 pub mod profile;
 pub mod reconcile;
+pub mod ring;
 pub mod rollout;
 pub mod selection;
 pub mod signed;

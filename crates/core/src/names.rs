@@ -1,6 +1,8 @@
-//! Validated names. A value of one of these types is well formed; nothing checks it again.
+//! Validated names. A value of one of these types is well formed; nothing checks it again. Plans
+//! of large fleets hold the same few names millions of times, so a copy shares the text.
 
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Longest name accepted, in bytes.
 pub const MAX_NAME_LEN: usize = 63;
@@ -34,7 +36,7 @@ macro_rules! names {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Parses and checks a name.
@@ -44,7 +46,7 @@ macro_rules! names {
             pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
                 let text = text.into();
                 if well_formed(&text) {
-                    Ok(Self(text))
+                    Ok(Self(text.into()))
                 } else {
                     let text = text.chars().take(80).collect();
                     Err(NameError { kind: $kind, text })
@@ -73,7 +75,7 @@ macro_rules! names {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
 

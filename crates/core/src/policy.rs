@@ -4,6 +4,9 @@ use crate::names::{DeploymentName, ModelName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Most labels of one device: more than any inventory needs, few enough to send around.
+pub const MAX_LABELS: usize = 64;
+
 /// Labels of a device.
 pub type Labels = BTreeMap<String, String>;
 

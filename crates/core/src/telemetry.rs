@@ -4,7 +4,7 @@ use crate::assignment::Generation;
 use crate::digest::Digest;
 use crate::energy::{EnergyScope, Provenance};
 use crate::names::{DeploymentName, ModelName, VariantName, VersionName};
-use crate::profile::{Conditions, PowerState};
+use crate::profile::{Conditions, DeviceProfile, PowerState};
 use crate::sketch::LatencySketch;
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,10 @@ pub struct TelemetryWindow {
     pub boot: u64,
     /// Rising by one per window of the device.
     pub sequence: u64,
+    /// Generation of the assignment under which all of it was served: what was served before
+    /// proves nothing about a newer one, though the version be the same.
+    #[serde(default)]
+    pub generation: Generation,
     /// Begin, by the device's clock.
     pub from: Millis,
     /// End.
@@ -145,4 +149,15 @@ pub struct Observation {
     /// Why the newest assignment was refused, if it was; the one before it stays in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+}
+
+/// First words of a device on its stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hello {
+    /// Random number of this start of the agent; two at once betray a cloned card.
+    pub boot_id: u64,
+    /// What the device is.
+    pub profile: DeviceProfile,
+    /// How it is and what it serves.
+    pub observation: Observation,
 }

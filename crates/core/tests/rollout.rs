@@ -127,6 +127,9 @@ fn planned(devices: usize, waves: Vec<WaveSize>) -> Rollout {
         bake_s: 2,
         max_failures: 0,
         min_inferences: 1,
+        max_in_flight: None,
+        disruption: None,
+        gates: None,
     };
     let previous = Some(VersionName::new("v1").unwrap());
     let name = RolloutName::new("activity-2").unwrap();
@@ -164,6 +167,7 @@ fn event(kind: u8, device: usize, inferences: u64) -> RolloutEvent {
         device: device.clone(),
         status,
         inferences,
+        measured: None,
     };
     match kind {
         0 => RolloutEvent::Start { actor },
@@ -310,4 +314,121 @@ fn a_fleet_that_left_is_no_success() {
     rollout.handle(Millis(0), event(0, 0, 0));
     rollout.handle(Millis(1_000), event(9, 0, 0));
     assert!(matches!(rollout.state, RolloutState::RolledBack { .. }));
+}
+
+/// A rollout of one canary and a rest, with gates, and its canary having moved and baked.
+fn gated(after_us: u32, inferences: u64) -> (Rollout, Vec<RolloutEffect>) {
+    let mut rollout = planned(3, vec![WaveSize::Count(1)]);
+    rollout.plan.spec.gates = Some(Gates {
+        latency_p95_percent: Some(10),
+        ..Gates::default()
+    });
+    rollout.handle(Millis(0), event(0, 0, 0));
+    rollout.handle(Millis(1_000), event(2, 0, 0));
+    let sample = |us| Sample {
+        inferences,
+        latency_us_p95: Some(us),
+        ..Sample::default()
+    };
+    let measured = Pair {
+        before: sample(1_000),
+        after: sample(after_us),
+    };
+    let report = RolloutEvent::Reported {
+        device: DeviceName::new("pi-00").unwrap(),
+        status: status("v2", ModelPhase::Serving, "v2"),
+        inferences,
+        measured: Some(measured),
+    };
+    let effects = rollout.handle(Millis(5_000), report);
+    invariants::rollout(&rollout).unwrap();
+    (rollout, effects)
+}
+
+#[test]
+fn a_canary_that_is_as_fast_as_before_lets_the_next_wave_begin() {
+    let (rollout, _) = gated(1_010, 100);
+    assert!(matches!(
+        rollout.state,
+        RolloutState::Running { wave: 1, .. }
+    ));
+}
+
+#[test]
+fn a_slower_canary_is_taken_back_with_the_figures() {
+    let (rollout, effects) = gated(1_300, 100);
+    let RolloutState::RollingBack { why, .. } = &rollout.state else {
+        panic!("{:?}", rollout.state);
+    };
+    assert!(why.contains("p95 latency: fail, +30.0%"), "{why}");
+    let back = |e: &&RolloutEffect| matches!(e, RolloutEffect::AssignPrevious { .. });
+    assert_eq!(
+        effects.iter().filter(back).count(),
+        1,
+        "only the canary moved"
+    );
+}
+
+#[test]
+fn too_few_figures_wait_then_pause_and_an_operator_may_waive_them() {
+    let (mut rollout, _) = gated(1_300, 5);
+    assert!(matches!(
+        rollout.state,
+        RolloutState::Running { wave: 0, .. }
+    ));
+    let (deadline, _) = rollout.next_deadline().unwrap();
+    rollout.handle(deadline, RolloutEvent::Tick);
+    let RolloutState::Paused { by, why, .. } = &rollout.state else {
+        panic!("{:?}", rollout.state);
+    };
+    assert_eq!(by, "gates");
+    assert!(why.as_ref().unwrap().contains("inconclusive"), "{why:?}");
+    assert_eq!(rollout.next_deadline(), None, "it waits for an operator");
+    let mut resumed = rollout.clone();
+    resumed.handle(deadline, event(11, 0, 0));
+    assert!(
+        resumed.next_deadline().unwrap().0 > deadline,
+        "it has its time again"
+    );
+    let actor = "anna".to_owned();
+    rollout.handle(deadline, RolloutEvent::Promote { actor });
+    assert!(matches!(
+        rollout.state,
+        RolloutState::Running { wave: 1, .. }
+    ));
+}
+
+#[test]
+fn no_more_are_sent_off_than_may_be_in_flight() {
+    let mut rollout = planned(5, vec![]);
+    rollout.plan.spec.max_in_flight = Some(2);
+    let sent = |effects: Vec<RolloutEffect>| {
+        let assigns = |e: &&RolloutEffect| matches!(e, RolloutEffect::Assign { .. });
+        effects.iter().filter(assigns).count()
+    };
+    assert_eq!(sent(rollout.handle(Millis(0), event(0, 0, 0))), 2);
+    assert_eq!(sent(rollout.handle(Millis(10), event(1, 0, 0))), 0);
+    assert_eq!(sent(rollout.handle(Millis(20), event(2, 0, 0))), 1);
+    assert_eq!(rollout.in_flight().total, 2);
+}
+
+#[test]
+fn a_disruption_budget_counts_by_group() {
+    let mut rollout = planned(4, vec![]);
+    rollout.plan.spec.disruption = Some(DisruptionBudget {
+        group_by: "site".into(),
+        max_unavailable: 1,
+    });
+    for (index, device) in rollout.plan.waves[0].iter_mut().enumerate() {
+        device.group = (index < 3).then(|| "north".to_owned());
+    }
+    rollout.handle(Millis(0), event(0, 0, 0));
+    let flying = |r: &Rollout| -> Vec<String> {
+        let all = r.devices.iter();
+        let all = all.filter(|(_, s)| matches!(s, DeviceRollout::Assigned { .. }));
+        all.map(|(device, _)| device.to_string()).collect()
+    };
+    assert_eq!(flying(&rollout), ["pi-00", "pi-03"], "one of each group");
+    rollout.handle(Millis(10), event(2, 0, 0));
+    assert_eq!(flying(&rollout), ["pi-01", "pi-03"]);
 }

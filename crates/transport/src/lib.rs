@@ -1,5 +1,5 @@
 //! How the parts of a fleet reach and recognise each other: certificates, signatures, join
-//! tokens, TLS on both ends, patience between attempts, and files that survive a power cut.
+//! tokens, TLS on both ends, and files that survive a power cut.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -9,10 +9,8 @@
 //! | [`token`] | the string that lets a device join |
 //! | [`server`] | the TLS side of a listener, reloaded without dropping a stream |
 //! | [`client`] | the TLS side of a channel, with the fleet's authority as only root |
-//! | [`backoff`] | full jitter between attempts |
 //! | [`fsio`] | files written atomically and durably |
 
-pub mod backoff;
 pub mod client;
 pub mod fsio;
 pub mod identity;

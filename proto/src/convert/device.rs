@@ -8,8 +8,8 @@ use sandpiper_core::chunks::{CHUNK_BYTES, chunk_count};
 use sandpiper_core::digest::ArtefactRef;
 use sandpiper_core::names::{DeviceName, FleetName};
 use sandpiper_core::policy::Labels;
-use sandpiper_core::profile::DeviceProfile;
 use sandpiper_core::signed::Signed;
+pub use sandpiper_core::telemetry::Hello;
 use sandpiper_core::telemetry::{Observation, TelemetryWindow};
 
 /// A device asks for its first identity.
@@ -34,17 +34,6 @@ pub struct Credentials {
     pub assignment_key: [u8; 32],
     /// Ed25519 public keys that sign versions.
     pub publisher_keys: Vec<[u8; 32]>,
-}
-
-/// First words of a device on its stream.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Hello {
-    /// Random number of this start of the agent; two at once betray a cloned card.
-    pub boot_id: u64,
-    /// What the device is.
-    pub profile: DeviceProfile,
-    /// How it is and what it serves.
-    pub observation: Observation,
 }
 
 /// A message of a device.

@@ -10,70 +10,21 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// Kinds of resource that operators list and watch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ResourceKind {
-    /// Devices.
-    Devices,
-    /// Models with their versions.
-    Models,
-    /// Variants.
-    Variants,
-    /// Deployments.
-    Deployments,
-    /// Rollouts.
-    Rollouts,
-    /// Events.
-    Events,
-    /// Join tokens, without their secrets.
-    JoinTokens,
-}
+pub use sandpiper_core::rollout::SteerVerb;
+pub use sandpiper_core::view::Kind as ResourceKind;
 
-impl ResourceKind {
-    /// All kinds.
-    pub const ALL: [Self; 7] = [
-        Self::Devices,
-        Self::Models,
-        Self::Variants,
-        Self::Deployments,
-        Self::Rollouts,
-        Self::Events,
-        Self::JoinTokens,
-    ];
-
-    /// Its text on the wire and on the command line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Devices => "devices",
-            Self::Models => "models",
-            Self::Variants => "variants",
-            Self::Deployments => "deployments",
-            Self::Rollouts => "rollouts",
-            Self::Events => "events",
-            Self::JoinTokens => "join-tokens",
-        }
+/// A kind on the wire: exactly its name.
+fn kind(text: &str) -> Result<ResourceKind, ConvertError> {
+    if text.is_empty() {
+        return Err(ConvertError::Missing("kind"));
     }
-}
-
-impl std::fmt::Display for ResourceKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl std::str::FromStr for ResourceKind {
-    type Err = ConvertError;
-    fn from_str(text: &str) -> Result<Self, ConvertError> {
-        if text.is_empty() {
-            return Err(ConvertError::Missing("kind"));
-        }
-        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
-        let value = || text.chars().take(80).collect();
-        found.ok_or_else(|| ConvertError::Unknown {
-            field: "kind",
-            value: value(),
-        })
-    }
+    let mut all = ResourceKind::ALL.into_iter();
+    let found = all.find(|kind| kind.name() == text);
+    let value = || text.chars().take(80).collect();
+    found.ok_or_else(|| ConvertError::Unknown {
+        field: "kind",
+        value: value(),
+    })
 }
 
 /// What to list or watch.
@@ -110,7 +61,7 @@ impl TryFrom<v1::ListRequest> for ListQuery {
             })?),
         };
         Ok(Self {
-            kind: wire.kind.parse()?,
+            kind: kind(&wire.kind)?,
             name: (!wire.name.is_empty()).then_some(wire.name),
             selector,
         })
@@ -289,19 +240,6 @@ impl TryFrom<v1::UploadChunk> for UploadPart {
     }
 }
 
-/// What an operator does with a rollout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SteerVerb {
-    /// Hold it.
-    Pause,
-    /// Let it go on.
-    Resume,
-    /// Stop it and go back.
-    Abort,
-    /// Go back to the version before, though it was promoted.
-    Undo,
-}
-
 impl v1::SteerRequest {
     /// The request for a rollout.
     pub fn of(name: &RolloutName, verb: SteerVerb) -> Self {
@@ -309,7 +247,9 @@ impl v1::SteerRequest {
         let verb = match verb {
             SteerVerb::Pause => Verb::Pause,
             SteerVerb::Resume => Verb::Resume,
+            SteerVerb::Promote => Verb::Promote,
             SteerVerb::Abort => Verb::Abort,
+            SteerVerb::Retry => Verb::Retry,
             SteerVerb::Undo => Verb::Undo,
         };
         Self {
@@ -327,7 +267,9 @@ impl v1::SteerRequest {
         let verb = match Verb::try_from(self.verb) {
             Ok(Verb::Pause) => SteerVerb::Pause,
             Ok(Verb::Resume) => SteerVerb::Resume,
+            Ok(Verb::Promote) => SteerVerb::Promote,
             Ok(Verb::Abort) => SteerVerb::Abort,
+            Ok(Verb::Retry) => SteerVerb::Retry,
             Ok(Verb::Undo) => SteerVerb::Undo,
             Ok(Verb::Unspecified) => return Err(ConvertError::Missing("verb")),
             Err(_) => {

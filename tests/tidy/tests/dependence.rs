@@ -74,6 +74,8 @@ fn our_crates_depend_in_one_direction() {
         // The end-to-end tests see binaries only, so that they cannot reach round an interface.
         ("sandpiper-e2e", &["testdata"]),
         ("sandpiper-testdata", &[]),
+        // The simulation drives what decides, and nothing that acts.
+        ("sandpiper-sim", &["core"]),
     ];
     for (name, may) in allowed {
         let may: BTreeSet<String> = may.iter().map(|n| format!("sandpiper-{n}")).collect();
@@ -116,12 +118,37 @@ fn each_place_names_only_what_it_may() {
             &["wasmtime", "sled", "sandpiper", "sandpiper-compiler"],
         ),
         ("sandpiper", &["wasmtime", "sandpiper-agent"]),
+        ("sandpiper-sim", &["tokio", "tonic", "sled", "wasmtime"]),
     ];
     for (name, banned) in rules {
         let stated = direct(package(&all, name));
         for banned in *banned {
             assert!(!stated.contains(*banned), "{name} may not name {banned}");
         }
+    }
+}
+
+/// Deliberate mistakes must not reach anything that is installed, or that is built by default.
+#[test]
+fn only_the_simulation_makes_mistakes_and_only_when_asked() {
+    for package in metadata().workspace_packages() {
+        for dependency in &package.dependencies {
+            let asks = dependency.features.iter().any(|f| f == "mutants");
+            assert!(!asks, "{} always asks for `mutants`", package.name);
+        }
+        let passes_on = package
+            .features
+            .values()
+            .flatten()
+            .any(|f| f.ends_with("/mutants"));
+        let by_default = package.features.get("default");
+        let by_default = by_default.is_some_and(|d| d.iter().any(|f| f.contains("mutants")));
+        let allowed = package.name.as_str() == "sandpiper-sim" && !by_default;
+        assert!(
+            !passes_on || allowed,
+            "{} passes `mutants` on",
+            package.name
+        );
     }
 }
 

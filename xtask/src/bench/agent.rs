@@ -50,7 +50,10 @@ pub(super) fn measure(profile: &str, variant: &str) -> Result<Report> {
     let provenance = Provenance::of(profile);
     let dir = tempfile::tempdir()?;
     let mut bench = Bench::start(&binaries, dir.path())?;
-    let mut report = Report::new(provenance, variant);
+    let mut report = Report::new(
+        provenance,
+        &format!("one agent, serving activity/{variant}"),
+    );
     super::say("at rest");
     let rest = bench.pss_at_rest()?;
     report.add(

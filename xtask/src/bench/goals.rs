@@ -28,18 +28,18 @@ struct Row {
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     provenance: Provenance,
-    /// Variant of the example that was served.
-    variant: String,
+    /// What was measured.
+    subject: String,
     rows: Vec<Row>,
     notes: Vec<String>,
 }
 
 impl Report {
     /// One without rows.
-    pub(super) fn new(provenance: Provenance, variant: &str) -> Self {
+    pub(super) fn new(provenance: Provenance, subject: &str) -> Self {
         Self {
             provenance,
-            variant: variant.to_owned(),
+            subject: subject.to_owned(),
             rows: Vec::new(),
             notes: Vec::new(),
         }
@@ -72,14 +72,10 @@ impl Report {
     pub(super) fn text(&self) -> Result<String> {
         let mut text = String::new();
         writeln!(text, "{}", self.provenance.text())?;
+        writeln!(text, "{}; ratio: ours / goal\n", self.subject)?;
         writeln!(
             text,
-            "one agent, serving activity/{}; ratio: ours / goal\n",
-            self.variant
-        )?;
-        writeln!(
-            text,
-            "{:<34} {:>9} {:>9} {:>6}",
+            "{:<48} {:>9} {:>9} {:>6}",
             "what", "ours", "goal", "ratio"
         )?;
         for r in &self.rows {
@@ -89,7 +85,7 @@ impl Report {
             };
             writeln!(
                 text,
-                "{:<34} {:>9.2} {goal:>9} {ratio:>6} {}",
+                "{:<48} {:>9.2} {goal:>9} {ratio:>6} {}",
                 r.what, r.ours, r.unit
             )?;
         }

@@ -7,6 +7,7 @@ mod http;
 mod inference;
 mod memory;
 mod onnxruntime;
+mod plan;
 mod provenance;
 mod stats;
 
@@ -25,6 +26,15 @@ pub(crate) enum Bench {
         /// Only models whose name contains this text.
         #[arg(long, default_value = "")]
         only: String,
+    },
+    /// How long planning takes as a fleet grows.
+    Plan {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+        /// Devices of the fleet, once for each size.
+        #[arg(long = "devices", default_values_t = [10_000, 100_000, 1_000_000])]
+        sizes: Vec<usize>,
     },
     /// Memory and answers of one agent against the goals.
     Agent {
@@ -59,6 +69,14 @@ fn printed(what: &Bench) -> Result<String> {
     match what {
         Bench::Inference { json, only } => {
             let report = inference::measure(only)?;
+            if *json {
+                Ok(serde_json::to_string_pretty(&report)?)
+            } else {
+                report.text()
+            }
+        }
+        Bench::Plan { json, sizes } => {
+            let report = plan::measure(sizes)?;
             if *json {
                 Ok(serde_json::to_string_pretty(&report)?)
             } else {

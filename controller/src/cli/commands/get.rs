@@ -13,8 +13,8 @@ fn kind_and_name(text: &str) -> Result<(ResourceKind, Option<&str>), CliError> {
         Some((kind, name)) => (kind, Some(name)),
         None => (text, None),
     };
-    let matches = |k: &ResourceKind| k.as_str() == kind || k.as_str().trim_end_matches('s') == kind;
-    let known = || ResourceKind::ALL.map(ResourceKind::as_str).join(", ");
+    let matches = |k: &ResourceKind| k.name() == kind || k.name().trim_end_matches('s') == kind;
+    let known = || ResourceKind::ALL.map(ResourceKind::name).join(", ");
     let found = ResourceKind::ALL.into_iter().find(matches);
     let found = found.ok_or_else(|| {
         CliError::Usage(format!(
@@ -47,7 +47,7 @@ pub(super) async fn get(session: &mut Session<'_>, args: Get) -> Result<(), CliE
         if let (true, Some(name)) = (items.is_empty(), &name) {
             return Err(CliError::NotFound(format!(
                 "{}/{name}",
-                kind.as_str().trim_end_matches('s')
+                kind.name().trim_end_matches('s')
             )));
         }
         return session.show(

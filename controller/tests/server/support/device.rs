@@ -267,6 +267,8 @@ pub(crate) fn window_of(
     TelemetryWindow {
         boot: BOOT,
         sequence,
+        // Of whatever the device is assigned now.
+        generation: Generation(u64::MAX),
         from: Millis(1),
         to: Millis(2),
         deployment: "watch".parse().unwrap(),

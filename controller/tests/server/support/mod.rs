@@ -246,6 +246,9 @@ pub(crate) fn spec(version: &str) -> RolloutSpec {
         bake_s: 0,
         max_failures: 0,
         min_inferences: 3,
+        max_in_flight: None,
+        disruption: None,
+        gates: None,
     }
 }
 

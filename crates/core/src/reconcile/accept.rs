@@ -5,6 +5,7 @@ use super::state::{DeviceEffect, ModelSlot, Refusal, SlotVersion};
 use crate::assignment::{AssignedModel, Assignment};
 use crate::invariants;
 use crate::manifest::VersionManifest;
+use crate::mutants::{self, Mutant};
 use crate::names::ModelName;
 use std::collections::BTreeMap;
 
@@ -30,17 +31,21 @@ impl Reconciler {
         assignment: &Assignment,
         manifests: &[VersionManifest],
     ) -> Result<BTreeMap<ModelName, SlotVersion>, Refusal> {
-        if assignment.device != self.device {
+        if assignment.device != self.device && !mutants::is(Mutant::AcceptForeign) {
             return Err(Refusal::OtherDevice(assignment.device.clone()));
         }
         let (have, got) = (self.state.generation.0, assignment.generation.0);
-        if got < have {
+        if got < have && !mutants::is(Mutant::AcceptOlder) {
             return Err(Refusal::Older { have, got });
         }
         if got == have && self.state.assignment.is_some() {
             return Err(Refusal::Conflict(got));
         }
-        invariants::assignment(assignment, &self.device)
+        let device = match mutants::is(Mutant::AcceptForeign) {
+            true => &assignment.device,
+            false => &self.device,
+        };
+        invariants::assignment(assignment, device)
             .map_err(|v| Refusal::Malformed(v.to_string()))?;
         let models = assignment.models.iter();
         models

@@ -3,6 +3,7 @@
 use super::state::{DeviceEffect, DeviceEvent, DeviceState, ModelSlot, SlotVersion};
 use crate::digest::{ArtefactRef, Digest};
 use crate::manifest::{NativeCode, VariantManifest};
+use crate::mutants::{self, Mutant};
 use crate::names::{DeviceName, ModelName, VariantName, VersionName};
 use crate::profile::PowerState;
 use crate::target::Target;
@@ -199,7 +200,8 @@ impl Reconciler {
         let Some((_, code)) = self.code_of(version, variant) else {
             return true; // Code that cannot be loaded is as good as failed.
         };
-        slot.failed.iter().any(|f| f.code == code.artefact.digest)
+        let known = slot.failed.iter().any(|f| f.code == code.artefact.digest);
+        known && !mutants::is(Mutant::RetryFailed)
     }
 
     /// A pending version of which every rung has failed meanwhile (the active version may share
@@ -369,7 +371,11 @@ impl Reconciler {
     /// Artefacts that must not be deleted: everything of active, previous and pending versions.
     pub fn live_artefacts(&self) -> BTreeSet<Digest> {
         let slots = self.state.models.values();
-        let versions = slots.flat_map(|s| [&s.active, &s.previous, &s.pending]);
+        let versions = slots.flat_map(|s| {
+            let active = s.active.as_ref();
+            let active = active.filter(|_| !mutants::is(Mutant::CollectActive));
+            [active, s.previous.as_ref(), s.pending.as_ref()]
+        });
         let needed = versions.flatten().flat_map(|v| self.needed(v));
         needed.map(|a| a.digest).collect()
     }
@@ -424,7 +430,7 @@ impl Live {
             }
         }
         if let Some(key) = active
-            && self.runners.get(key) == Some(&true)
+            && (self.runners.get(key) == Some(&true) || mutants::is(Mutant::RouteEarly))
             && self.routed.as_ref() != Some(key)
         {
             self.routed = Some(key.clone());
@@ -456,7 +462,8 @@ impl Turn {
 
     fn finish(self) -> Vec<DeviceEffect> {
         let mut all = Vec::with_capacity(self.effects.len() + 3);
-        all.extend(self.dirty.then_some(DeviceEffect::Persist));
+        let persist = self.dirty && !mutants::is(Mutant::SkipPersist);
+        all.extend(persist.then_some(DeviceEffect::Persist));
         all.extend(self.effects);
         all.extend(self.collect.then_some(DeviceEffect::Collect));
         all.extend(self.report.then_some(DeviceEffect::Report));

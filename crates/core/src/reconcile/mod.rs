@@ -3,7 +3,8 @@
 //! It takes events and the time and queues effects. The driver performs them **in order**; a
 //! [`DeviceEffect::Persist`] comes first whenever the state changed, so that nothing is done
 //! that a power loss would forget. What runs is volatile and found anew after a reboot by one
-//! [`DeviceEvent::Tick`].
+//! [`DeviceEvent::Tick`]. An effect that fails waits in a [`Backlog`], and all that follow it with
+//! it; meanwhile nothing is told.
 //!
 //! A new version moves through *pending* (fetch everything the ladder names, then load and
 //! self-test the rung of the present power state) and becomes *active* only when its runner is
@@ -11,6 +12,7 @@
 //! Code that failed is never tried again on this device.
 
 mod accept;
+mod backlog;
 mod failure;
 mod machine;
 #[cfg(test)]
@@ -18,6 +20,7 @@ mod properties;
 mod state;
 mod status;
 
+pub use backlog::{Backlog, TRY_AGAIN};
 pub use failure::{DEATH_WINDOW, FETCH_RETRY, MAX_DEATHS, MAX_FETCH_FAILURES};
 pub use machine::Reconciler;
 pub use state::{

@@ -1,5 +1,6 @@
 //! The plan: who moves in which wave to which ladder. Nothing moves by planning.
 
+use super::gate::Gates;
 use crate::assignment::Ladder;
 use crate::ladder::ladder;
 use crate::manifest::VersionManifest;
@@ -42,6 +43,29 @@ pub struct RolloutSpec {
     /// Inferences that a device must have served under the new code to count as a success.
     #[serde(default = "default_inferences")]
     pub min_inferences: u64,
+    /// Most devices that were assigned the version and have not been seen serving it. No bound
+    /// but the wave when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
+    /// The same within groups of devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disruption: Option<DisruptionBudget>,
+    /// What must hold of measured figures before the next wave begins. Nothing is compared when
+    /// the deployment had no version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gates: Option<Gates>,
+}
+
+/// Most devices with the same value of a label that may be in flight at once. Devices without
+/// the label form a group of their own. A rollback is not held back by it: what is known to be
+/// bad goes at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DisruptionBudget {
+    /// Key of the label.
+    pub group_by: String,
+    /// Most devices of one group in flight.
+    pub max_unavailable: u32,
 }
 
 fn default_deadline_s() -> u64 {
@@ -72,6 +96,9 @@ pub struct PlannedDevice {
     pub download_bytes: u64,
     /// The decision, with every candidate.
     pub selection: Selection,
+    /// Value of the label that the disruption budget groups by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
 }
 
 /// A device that is selected by its labels but that nothing fits.
@@ -118,6 +145,9 @@ pub enum PlanError {
         "wave {0} takes no device: percentages are cumulative, must rise and end at 100 at most; counts must be positive"
     )]
     EmptyWave(usize),
+    /// A bound that lets nothing move.
+    #[error("{0} is 0, so that no device could ever move: leave it out or give at least 1")]
+    NothingMoves(&'static str),
     /// No device has these labels.
     #[error("the selector `{0}` of the deployment matches no device")]
     NoDevice(String),
@@ -146,6 +176,7 @@ pub fn plan(
         });
     }
     check_waves(&spec.waves)?;
+    check_bounds(&spec)?;
     let mut matching: Vec<_> = fleet
         .iter()
         .filter(|d| deployment.selector.matches(d.labels))
@@ -157,9 +188,11 @@ pub fn plan(
     let (mut fit, mut unfit) = (Vec::new(), Vec::new());
     for device in &matching {
         let selection = select(&device.view, manifest, &deployment.policy);
+        let budget = spec.disruption.as_ref();
+        let group = budget.and_then(|b| device.labels.get(&b.group_by).cloned());
         let device = device.view.name.clone();
         match ladder(&selection, &deployment.policy) {
-            Some(ladder) => fit.push(planned(device, ladder, selection)),
+            Some(ladder) => fit.push(planned(device, ladder, selection, group)),
             None => unfit.push(Unfit { device, selection }),
         }
     }
@@ -177,7 +210,12 @@ pub fn plan(
     })
 }
 
-fn planned(device: DeviceName, ladder: Ladder, selection: Selection) -> PlannedDevice {
+fn planned(
+    device: DeviceName,
+    ladder: Ladder,
+    selection: Selection,
+    group: Option<String>,
+) -> PlannedDevice {
     let held: BTreeSet<_> = ladder.rungs.values().collect();
     let download_bytes = selection
         .candidates
@@ -190,6 +228,16 @@ fn planned(device: DeviceName, ladder: Ladder, selection: Selection) -> PlannedD
         ladder,
         download_bytes,
         selection,
+        group,
+    }
+}
+
+fn check_bounds(spec: &RolloutSpec) -> Result<(), PlanError> {
+    let budget = spec.disruption.as_ref().map(|b| b.max_unavailable);
+    match (spec.max_in_flight, budget) {
+        (Some(0), _) => Err(PlanError::NothingMoves("max_in_flight")),
+        (_, Some(0)) => Err(PlanError::NothingMoves("max_unavailable")),
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is known of a rollout: its state and that of each device.
 
+use super::gate::Pair;
 use super::plan::RolloutPlan;
 use crate::names::DeviceName;
 use crate::time::Millis;
@@ -19,7 +20,7 @@ pub enum RolloutState {
         /// When it began.
         since: Millis,
     },
-    /// Held by an operator.
+    /// Held by an operator, or by gates that have too little to go by.
     Paused {
         /// Who.
         by: String,
@@ -27,6 +28,9 @@ pub enum RolloutState {
         wave: usize,
         /// Time the wave had run before, in milliseconds.
         ran_ms: u64,
+        /// Why, unless an operator did it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
     },
     /// Every wave has succeeded.
     Promoted,
@@ -131,6 +135,10 @@ pub struct Rollout {
     pub state: RolloutState,
     /// Every planned device.
     pub devices: BTreeMap<DeviceName, DeviceRollout>,
+    /// What devices measured before and after.
+    pub measured: BTreeMap<DeviceName, Pair>,
+    /// The wave whose gates an operator has waived.
+    pub waived: Option<usize>,
     /// When it was made.
     pub created_at: Millis,
     /// Who made it.
@@ -148,6 +156,8 @@ impl Rollout {
             plan,
             state: RolloutState::Planned,
             devices,
+            measured: BTreeMap::new(),
+            waived: None,
             created_at: now,
             actor: actor.to_owned(),
         }

@@ -3,7 +3,7 @@
 use crate::assignment::Ladder;
 use crate::event::Event;
 use crate::names::{DeploymentName, DeviceName, ModelName, RolloutName, VersionName};
-use crate::rollout::{DeviceRollout, Rollout, RolloutPlan, RolloutState};
+use crate::rollout::{DeviceRollout, Reading, Rollout, RolloutPlan, RolloutSpec, RolloutState};
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,10 @@ pub struct RolloutDoc {
     pub previous: Option<VersionName>,
     /// Where it stands.
     pub state: RolloutState,
+    /// What was asked for.
+    pub spec: RolloutSpec,
+    /// What its gates say of everything that has moved.
+    pub gates: Vec<Reading>,
     /// Number of waves.
     pub waves: usize,
     /// Devices that have succeeded.
@@ -83,6 +87,8 @@ impl RolloutDoc {
             version: plan.spec.version.clone(),
             previous: plan.previous.clone(),
             state: rollout.state.clone(),
+            spec: plan.spec.clone(),
+            gates: rollout.readings(),
             waves: plan.waves.len(),
             succeeded: count(|s| matches!(s, DeviceRollout::Succeeded)),
             failed: count(|s| matches!(s, DeviceRollout::Failed { .. })),

@@ -1,15 +1,15 @@
 //! `rollout`.
 
+mod diff;
 mod report;
+mod spec;
 
 use super::{Session, connect};
 use crate::api::client::{Item, OperatorClient, Watched};
-use crate::cli::args::{Format, RolloutArgs, RolloutCommand};
+use crate::cli::args::{Format, RolloutCommand};
 use crate::cli::columns::text;
 use crate::cli::error::CliError;
-use crate::cli::parse;
 use sandpiper_core::names::RolloutName;
-use sandpiper_core::rollout::RolloutSpec;
 use sandpiper_proto::convert::{ListQuery, ResourceKind, SteerVerb};
 use serde_json::Value;
 use std::time::Duration;
@@ -20,17 +20,13 @@ pub(super) async fn rollout(
 ) -> Result<(), CliError> {
     match command {
         RolloutCommand::Plan(args) => {
-            let document = connect(session.context)
-                .await?
-                .plan_rollout(&spec(&args))
-                .await?;
+            let spec = spec::read(&args)?;
+            let document = connect(session.context).await?.plan_rollout(&spec).await?;
             session.show(&report::plan(document)?, args.output)
         }
         RolloutCommand::Start(args) => {
-            let name = connect(session.context)
-                .await?
-                .start_rollout(&spec(&args))
-                .await?;
+            let spec = spec::read(&args)?;
+            let name = connect(session.context).await?.start_rollout(&spec).await?;
             session.line(name)
         }
         RolloutCommand::Status {
@@ -39,13 +35,20 @@ pub(super) async fn rollout(
             timeout,
             output,
         } => status(session, &name, watch, timeout, output).await,
-        RolloutCommand::Pause { name } => steer(session, &name, SteerVerb::Pause, "paused").await,
-        RolloutCommand::Resume { name } => {
-            steer(session, &name, SteerVerb::Resume, "resumed").await
-        }
-        RolloutCommand::Abort { name } => steer(session, &name, SteerVerb::Abort, "aborting").await,
-        RolloutCommand::Undo { name } => {
-            steer(session, &name, SteerVerb::Undo, "being undone").await
+        RolloutCommand::Pause { name } => steer(session, &name, SteerVerb::Pause).await,
+        RolloutCommand::Resume { name } => steer(session, &name, SteerVerb::Resume).await,
+        RolloutCommand::Promote { name } => steer(session, &name, SteerVerb::Promote).await,
+        RolloutCommand::Abort { name } => steer(session, &name, SteerVerb::Abort).await,
+        RolloutCommand::Retry { name } => steer(session, &name, SteerVerb::Retry).await,
+        RolloutCommand::Undo { name } => steer(session, &name, SteerVerb::Undo).await,
+        RolloutCommand::Diff { name, with, output } => {
+            let mut client = connect(session.context).await?;
+            let new = one(&mut client, &name).await?;
+            let old = match with {
+                Some(with) => one(&mut client, &with).await?,
+                None => before(&mut client, &new).await?,
+            };
+            session.show(&diff::diff(&old, &new), output)
         }
         RolloutCommand::History { name, output } => {
             let item = one(&mut connect(session.context).await?, &name).await?;
@@ -54,34 +57,27 @@ pub(super) async fn rollout(
     }
 }
 
-fn spec(args: &RolloutArgs) -> RolloutSpec {
-    let waves = match args.equal {
-        Some(count) => parse::equal_waves(count),
-        None => args.waves.clone(),
-    };
-    // Whole seconds; a part of one counts as one, so that a short deadline is not none.
-    let seconds = |d: Duration| d.as_secs() + u64::from(d.subsec_nanos() > 0);
-    RolloutSpec {
-        deployment: args.deployment.clone(),
-        version: args.version.clone(),
-        waves,
-        wave_deadline_s: seconds(args.deadline),
-        bake_s: seconds(args.bake),
-        max_failures: args.max_failures,
-        min_inferences: args.min_inferences,
-    }
-}
-
 async fn steer(
     session: &mut Session<'_>,
     name: &RolloutName,
     verb: SteerVerb,
-    done: &str,
 ) -> Result<(), CliError> {
     let mut client = connect(session.context).await?;
     let name = name_of(&one(&mut client, name).await?)?;
     client.steer(&name, verb).await?;
-    session.line(format!("rollout/{name} {done}"))
+    session.line(done(&name, verb))
+}
+
+fn done(name: &RolloutName, verb: SteerVerb) -> String {
+    let what = match verb {
+        SteerVerb::Pause => "paused",
+        SteerVerb::Resume => "resumed",
+        SteerVerb::Promote => "goes on, its gates are waived",
+        SteerVerb::Abort => "aborting",
+        SteerVerb::Retry => "is started once more",
+        SteerVerb::Undo => "being undone",
+    };
+    format!("rollout/{name} {what}")
 }
 
 fn query(name: &RolloutName) -> ListQuery {
@@ -107,6 +103,21 @@ async fn one(client: &mut OperatorClient, name: &RolloutName) -> Result<Item, Cl
     let created = |item: &Item| item.document.pointer("/created_at").and_then(Value::as_u64);
     let newest = items.into_iter().max_by_key(created);
     newest.ok_or_else(|| CliError::NotFound(format!("rollout/{name}")))
+}
+
+/// The rollout of the same deployment that was made before this one.
+async fn before(client: &mut OperatorClient, new: &Item) -> Result<Item, CliError> {
+    let all = ListQuery {
+        kind: ResourceKind::Rollouts,
+        name: None,
+        selector: None,
+    };
+    let deployment = |item: &Item| text(&item.document, "/deployment");
+    let created = |item: &Item| item.document.pointer("/created_at").and_then(Value::as_u64);
+    let mut items = client.list(all).await?;
+    items.retain(|i| deployment(i) == deployment(new) && created(i) < created(new));
+    let last = items.into_iter().max_by_key(created);
+    last.ok_or_else(|| CliError::NotFound(format!("a rollout before rollout/{}", new.name)))
 }
 
 fn name_of(item: &Item) -> Result<RolloutName, CliError> {
@@ -200,4 +211,32 @@ async fn follow(
     Err(CliError::Answer(
         "the controller ended the watch".to_owned(),
     ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_says_what_it_did() {
+        let name = RolloutName::new("activity-2").unwrap();
+        let all = [
+            SteerVerb::Pause,
+            SteerVerb::Resume,
+            SteerVerb::Promote,
+            SteerVerb::Abort,
+            SteerVerb::Retry,
+            SteerVerb::Undo,
+        ];
+        let said: Vec<String> = all.map(|verb| done(&name, verb)).into();
+        insta::assert_snapshot!(said.join("\n"), @r"
+        rollout/activity-2 paused
+        rollout/activity-2 resumed
+        rollout/activity-2 goes on, its gates are waived
+        rollout/activity-2 aborting
+        rollout/activity-2 is started once more
+        rollout/activity-2 being undone
+        ");
+    }
 }

@@ -4,7 +4,7 @@ use crate::api::client::Item;
 use crate::cli::columns::{instant, text};
 use crate::cli::error::CliError;
 use crate::cli::output::{Grid, Output};
-use sandpiper_core::rollout::RolloutPlan;
+use sandpiper_core::rollout::{Reading, RolloutPlan};
 use serde_json::Value;
 
 /// A rollout: a line per device, and where the whole stands.
@@ -26,7 +26,7 @@ pub(super) fn status(item: Item) -> Output {
     let why = text(&document, "/state/why")
         .map(|w| format!(": {w}"))
         .unwrap_or_default();
-    let notes = vec![format!(
+    let mut notes = vec![format!(
         "{} to {} is {}{why} ({} succeeded, {} failed, {} waves)",
         part("/deployment"),
         part("/version"),
@@ -35,6 +35,12 @@ pub(super) fn status(item: Item) -> Output {
         part("/failed"),
         part("/waves"),
     )];
+    let gates = document.pointer("/gates").and_then(Value::as_array);
+    for gate in gates.into_iter().flatten() {
+        if let Ok(reading) = serde_json::from_value::<Reading>(gate.clone()) {
+            notes.push(format!("gate: {reading}"));
+        }
+    }
     Output::Report {
         name: format!("rollout/{}", item.name),
         document,
@@ -104,5 +110,92 @@ pub(super) fn history(item: &Item) -> Output {
         document: history,
         table,
         notes: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::cli::args::Format;
+    use crate::cli::render::render;
+    use serde_json::json;
+
+    fn shown(output: &Output) -> String {
+        let mut out = Vec::new();
+        render(&mut out, output, Format::Table).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn item(document: Value) -> Item {
+        Item {
+            name: "activity-2".to_owned(),
+            document,
+        }
+    }
+
+    #[test]
+    fn a_rollout_that_waits_for_its_gates() {
+        let device = |name: &str, progress: Value| {
+            json!({ "wave": 1, "device": name, "ladder": { "rungs": { "mains": "small" } },
+                    "progress": progress })
+        };
+        let failed = json!({ "state": "failed", "message": "small: output is not finite" });
+        let output = status(item(json!({
+            "deployment": "activity", "version": "v2", "waves": 3, "succeeded": 1, "failed": 1,
+            "state": { "state": "paused", "by": "gates", "wave": 0, "ran_ms": 0,
+                       "why": "wave 1: traps: inconclusive" },
+            "devices": [device("pi-1", json!({ "state": "succeeded" })), device("pi-2", failed)],
+            "gates": [
+                { "metric": "latency_p95", "verdict": "pass", "change": 2.04, "low": -9.0,
+                  "high": 8.9, "limit": 10.0, "devices": 1, "inferences": 412 },
+                { "metric": "traps", "verdict": "inconclusive", "change": 0.0, "low": 0.0,
+                  "high": 0.0, "limit": 5.0, "devices": 0, "inferences": 0 },
+            ],
+        })));
+        insta::assert_snapshot!(shown(&output), @r"
+        WAVE  DEVICE  VARIANT  PROGRESS   WHY
+        1     pi-1    small    succeeded  -
+        1     pi-2    small    failed     small: output is not finite
+        activity to v2 is paused: wave 1: traps: inconclusive (1 succeeded, 1 failed, 3 waves)
+        gate: p95 latency: pass, +2.0% (-9.0 to +8.9), limit +10.0, 1 devices, 412 inferences
+        gate: traps: inconclusive, no device was measured before and after
+        ");
+    }
+
+    #[test]
+    fn a_plan() {
+        let selection = |device: &str| {
+            json!({ "device": device, "model": "activity", "version": "v2",
+                    "candidates": [], "choices": [] })
+        };
+        let planned = json!({
+            "device": "pi-1", "download_bytes": 1_572_864, "selection": selection("pi-1"),
+            "ladder": { "rungs": { "mains": "large", "low": "tiny" },
+                        "low_percent": 40, "critical_percent": 15 },
+        });
+        let output = plan(json!({
+            "name": "activity-2", "model": "activity", "previous": "v1",
+            "spec": { "deployment": "activity", "version": "v2" },
+            "waves": [[planned]],
+            "unfit": [{ "device": "pi-9", "selection": selection("pi-9") }],
+        }));
+        insta::assert_snapshot!(shown(&output.unwrap()), @r"
+        WAVE  DEVICE  LADDER                DOWNLOAD
+        1     pi-1    mains=large low=tiny  1536.0 KiB
+        pi-9 stays out: no variant fits
+        ");
+    }
+
+    #[test]
+    fn a_history() {
+        let output = history(&item(json!({ "history": [
+            { "at": 1_700_000_000_000u64, "severity": "info", "subject": "rollout/activity-2",
+              "actor": "anna", "reason": "Started", "message": "started" },
+        ] })));
+        insta::assert_snapshot!(shown(&output), @r"
+        AT                    SUBJECT             ACTOR  REASON   MESSAGE
+        2023-11-14T22:13:20Z  rollout/activity-2  anna   Started  started
+        ");
     }
 }

@@ -1,29 +1,31 @@
 //! What telemetry windows teach.
 
 use super::devices::StreamId;
+use super::outbox::ToDevice;
 use super::record::{MAX_INSTALLATIONS, learned_rows};
-use super::state::State;
-use super::{FleetError, keys};
-use sandpiper_core::names::DeviceName;
-use sandpiper_core::sketch::LatencySketch;
-use sandpiper_core::telemetry::TelemetryWindow;
-use sandpiper_core::time::Millis;
-use sandpiper_proto::convert::{FromController, ResourceKind};
+use super::state::Fleet;
+use super::{Refused, keys};
+use crate::mutants::{self, Mutant};
+use crate::names::DeviceName;
+use crate::sketch::LatencySketch;
+use crate::telemetry::TelemetryWindow;
+use crate::time::Millis;
+use crate::view::Kind;
 
-impl State {
+impl Fleet {
     /// Takes windows. Those seen before are skipped; all are acknowledged once persisted. A
     /// device sends in order of its sequence, so that a number below the last one stored was
     /// stored as well; within a batch the order is made here.
     ///
     /// # Errors
-    /// [`FleetError::Denied`].
+    /// [`Refused::Denied`].
     pub fn telemetry(
         &mut self,
         now: Millis,
         name: &DeviceName,
         id: StreamId,
         mut windows: Vec<TelemetryWindow>,
-    ) -> Result<(), FleetError> {
+    ) -> Result<(), Refused> {
         self.current_stream(name, id)?;
         // Stable: installations keep the order in which they came.
         windows.sort_by_key(|w| w.sequence);
@@ -45,7 +47,7 @@ impl State {
             }
             self.keep_device(name);
             for window in &windows {
-                self.out.changed(ResourceKind::Models, &window.model);
+                self.out.changed(Kind::Models, &window.model);
             }
             self.report_to_rollouts(now, name);
         }
@@ -59,11 +61,11 @@ impl State {
         };
         for (boot, sequence) in &record.acknowledged {
             if boots.contains(boot) {
-                let ack = FromController::TelemetryAck {
+                let ack = ToDevice::TelemetryAck {
                     boot: *boot,
                     sequence: *sequence,
                 };
-                self.out.send.push((name.clone(), id, ack));
+                self.out.send.push((id, ack));
             }
         }
     }
@@ -78,7 +80,9 @@ impl State {
             .iter_mut()
             .find(|(boot, _)| *boot == window.boot)
         {
-            Some((_, last)) if window.sequence <= *last => return false,
+            Some((_, last)) if window.sequence <= *last && !mutants::is(Mutant::CountTwice) => {
+                return false;
+            }
             Some((_, last)) => *last = window.sequence,
             None => {
                 record.acknowledged.push((window.boot, window.sequence));
@@ -102,6 +106,11 @@ impl State {
         if let Some(record) = self.devices.get_mut(name)
             && let Some(assigned) = record.models.get(model)
             && assigned.version == *version
+            && (record
+                .since
+                .get(model)
+                .is_none_or(|s| window.generation >= *s)
+                || mutants::is(Mutant::CountOldWindows))
         {
             let served = record.served.entry(model.clone()).or_default();
             *served = served.saturating_add(window.inferences);

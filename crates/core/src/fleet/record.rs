@@ -1,15 +1,15 @@
 //! Records as the store keeps them.
 
-use sandpiper_core::assignment::{AssignedModel, Generation};
-use sandpiper_core::digest::Digest;
-use sandpiper_core::learning::{Learned, LearnedMap};
-use sandpiper_core::names::{DeviceName, ModelName, VariantName, VersionName};
-use sandpiper_core::policy::{Deployment, Labels};
-use sandpiper_core::profile::DeviceProfile;
-use sandpiper_core::selection::FailedVariants;
-use sandpiper_core::signed::Signed;
-use sandpiper_core::telemetry::Observation;
-use sandpiper_core::time::Millis;
+use crate::assignment::{AssignedModel, Assignment, Generation};
+use crate::learning::{Learned, LearnedMap};
+use crate::manifest::VersionManifest;
+use crate::names::{DeviceName, ModelName, VariantName, VersionName};
+use crate::policy::{Deployment, Labels};
+use crate::profile::DeviceProfile;
+use crate::selection::FailedVariants;
+use crate::signed::Signed;
+use crate::telemetry::Observation;
+use crate::time::Millis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -36,13 +36,14 @@ pub struct DeviceRecord {
     pub last_seen: Option<Millis>,
     /// Generation of its assignment.
     pub generation: Generation,
-    /// Its assignment as signed.
-    pub assignment: Option<Signed>,
     /// What the assignment says.
     pub models: BTreeMap<ModelName, AssignedModel>,
     /// What it held before the assignment of each model.
     pub previous: BTreeMap<ModelName, AssignedModel>,
-    /// Inferences of each model since it was assigned its version.
+    /// Generation that brought each model its present version.
+    #[serde(default)]
+    pub since: BTreeMap<ModelName, Generation>,
+    /// Inferences of each model since then.
     pub served: BTreeMap<ModelName, u64>,
     /// Variants that failed here and why.
     pub failed: Vec<(ModelName, VersionName, VariantName, String)>,
@@ -62,13 +63,29 @@ impl DeviceRecord {
             observation: None,
             last_seen: None,
             generation: Generation::default(),
-            assignment: None,
             models: BTreeMap::new(),
             previous: BTreeMap::new(),
+            since: BTreeMap::new(),
             served: BTreeMap::new(),
             failed: Vec::new(),
             acknowledged: Vec::new(),
         }
+    }
+
+    /// Its desired state. It changes only together with its generation.
+    pub fn assignment(&self) -> Assignment {
+        Assignment {
+            device: self.name.clone(),
+            generation: self.generation,
+            models: self.models.clone(),
+        }
+    }
+
+    /// A model gets a version with the next generation: what it serves is counted from there.
+    pub(super) fn begin(&mut self, model: ModelName) {
+        let next = Generation(self.generation.0 + 1);
+        self.since.insert(model.clone(), next);
+        self.served.insert(model, 0);
     }
 
     /// Failed variants as the selection wants them.
@@ -79,6 +96,15 @@ impl DeviceRecord {
     }
 }
 
+/// A version as published.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    /// What the publisher signed; devices get exactly this.
+    pub signed: Signed,
+    /// What it says.
+    pub manifest: VersionManifest,
+}
+
 /// A deployment and the version it stands at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeploymentRecord {
@@ -86,29 +112,6 @@ pub struct DeploymentRecord {
     pub deployment: Deployment,
     /// The version that the last promoted rollout brought.
     pub version: Option<VersionName>,
-}
-
-/// A join token. Its secret is not kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TokenRecord {
-    /// Short public name.
-    pub id: String,
-    /// Hash of the secret.
-    pub secret: Digest,
-    /// Labels of the device that uses it.
-    pub labels: Labels,
-    /// For people.
-    pub description: String,
-    /// Who made it.
-    pub created_by: String,
-    /// When.
-    pub created_at: Millis,
-    /// Until when it is good.
-    pub expires_at: Millis,
-    /// The device that used it.
-    pub used_by: Option<DeviceName>,
-    /// Whether an operator took it back.
-    pub revoked: bool,
 }
 
 /// What a device's windows taught, in a form with text keys only.

@@ -1,24 +1,25 @@
-//! Desired states of devices, signed, with rising generations.
+//! Desired states of devices, with rising generations.
 
-use super::state::State;
-use crate::catalogue::Published;
-use sandpiper_core::assignment::{AssignedModel, Assignment, AssignmentBundle, Generation, Ladder};
-use sandpiper_core::digest::Digest;
-use sandpiper_core::event::Severity;
-use sandpiper_core::invariants;
-use sandpiper_core::ladder::ladder;
-use sandpiper_core::learning::LearnedMap;
-use sandpiper_core::names::{DeploymentName, DeviceName, ModelName, VariantName, VersionName};
-use sandpiper_core::policy::Policy;
-use sandpiper_core::profile::DeviceProfile;
-use sandpiper_core::selection::{DeviceView, Selection, select};
-use sandpiper_core::signed::{Purpose, Signed};
-use sandpiper_core::time::Millis;
+use super::record::Published;
+use super::state::Fleet;
+use crate::assignment::{AssignedModel, Assignment, Generation, Ladder};
+use crate::digest::Digest;
+use crate::event::Severity;
+use crate::invariants;
+use crate::ladder::ladder;
+use crate::learning::LearnedMap;
+use crate::mutants::{self, Mutant};
+use crate::names::{DeploymentName, DeviceName, ModelName, VariantName, VersionName};
+use crate::policy::Policy;
+use crate::profile::DeviceProfile;
+use crate::selection::{DeviceView, Selection, select};
+use crate::signed::Signed;
+use crate::time::Millis;
 use std::collections::BTreeMap;
 
-impl State {
+impl Fleet {
     /// Selects for a device; nothing when it has not reported yet.
-    pub(super) fn selection(
+    pub fn selection(
         &self,
         name: &DeviceName,
         published: &Published,
@@ -76,8 +77,8 @@ impl State {
             Some(old) => record.previous.insert(model.clone(), old),
             None => record.previous.remove(&model),
         };
-        record.served.insert(model, 0);
-        self.sign(now, device);
+        record.begin(model);
+        self.renumber(now, device);
     }
 
     /// Assigns the version before again, or takes the model away where there was none.
@@ -99,12 +100,12 @@ impl State {
             return;
         };
         record.previous.remove(model);
-        record.served.insert(model.clone(), 0);
+        record.begin(model.clone());
         match back {
             Some(back) => record.models.insert(model.clone(), back),
             None => record.models.remove(model),
         };
-        self.sign(now, device);
+        self.renumber(now, device);
     }
 
     fn fresh(
@@ -149,18 +150,14 @@ impl State {
         }
     }
 
-    /// Signs the desired state under the next generation and queues it for the device.
-    pub(super) fn sign(&mut self, now: Millis, device: &DeviceName) {
+    /// Gives the desired state the next generation and queues it for the device.
+    pub(super) fn renumber(&mut self, now: Millis, device: &DeviceName) {
         let Some(record) = self.devices.get_mut(device) else {
             return;
         };
-        let generation = Generation(record.generation.0 + 1);
-        let models = record.models.clone();
-        let assignment = Assignment {
-            device: device.clone(),
-            generation,
-            models,
-        };
+        let step = u64::from(!mutants::is(Mutant::SameGeneration));
+        record.generation = Generation(record.generation.0 + step);
+        let assignment = record.assignment();
         if let Err(violation) = invariants::assignment(&assignment, device) {
             let subject = format!("device/{device}");
             let text = format!("assignment withheld: {violation}");
@@ -172,19 +169,22 @@ impl State {
                 "Invariant",
                 text,
             );
-            return;
         }
-        let payload =
-            serde_json::to_vec(&assignment).expect("assignments have text keys, so they have JSON");
-        record.generation = generation;
-        record.assignment = Some(self.authority.assignment.sign(Purpose::Assignment, payload));
-        self.keep_device(device);
+        if !mutants::is(Mutant::ForgetAssignment) {
+            self.keep_device(device);
+        }
         self.push(device);
     }
 
-    /// The assignment of a device with the versions it names.
-    pub(super) fn bundle(&self, device: &DeviceName) -> Option<AssignmentBundle> {
+    /// The assignment of a device, for the driver to sign, with the versions it names. Nothing
+    /// for a device that was never assigned anything, and for one that breaks an invariant.
+    pub fn assignment(&self, device: &DeviceName) -> Option<(Assignment, Vec<&Signed>)> {
         let record = self.devices.get(device)?;
+        let assignment = record.assignment();
+        let assigned = record.generation > Generation::default();
+        if !assigned || invariants::assignment(&assignment, device).is_err() {
+            return None;
+        }
         // The version before comes along, so that the device can go back to it offline.
         let held = record.models.values().chain(record.previous.values());
         let named: BTreeMap<_, &Signed> = held
@@ -194,11 +194,7 @@ impl State {
                 Some((key, signed))
             })
             .collect();
-        let versions = named.into_values().cloned().collect();
-        Some(AssignmentBundle {
-            assignment: record.assignment.clone()?,
-            versions,
-        })
+        Some((assignment, named.into_values().collect()))
     }
 
     /// Queues the present assignment for a live device.
@@ -223,7 +219,7 @@ impl State {
         let targets = profile.map_or(&[][..], |p| &p.targets);
         variant.is_some_and(|v| {
             let mut native = v.native.iter().filter(|(t, _)| targets.contains(t));
-            native.any(|(_, n)| n.artefact.digest == code)
+            native.any(|(_, n)| n.artefact.digest == code) || mutants::is(Mutant::BelieveEverything)
         })
     }
 }

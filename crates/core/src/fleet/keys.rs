@@ -1,6 +1,7 @@
-//! Keys of the store: one letter for the kind, a slash, and the name.
+//! Keys of the store: one letter for the kind, a slash, and the name. The driver keeps records
+//! of its own beside them, under other letters: `t` join tokens, `j` and `J` its journal.
 
-use sandpiper_core::names::{DeploymentName, DeviceName, ModelName, RolloutName, VersionName};
+use crate::names::{DeploymentName, DeviceName, ModelName, RolloutName, VersionName};
 
 pub(super) const DEVICES: &[u8] = b"d/";
 pub(super) const LEARNED: &[u8] = b"l/";
@@ -8,13 +9,9 @@ pub(super) const DEPLOYMENTS: &[u8] = b"p/";
 pub(super) const ROLLOUTS: &[u8] = b"r/";
 pub(super) const PLANNED: &[u8] = b"q/";
 pub(super) const PROGRESS: &[u8] = b"s/";
-pub(super) const TOKENS: &[u8] = b"t/";
+pub(super) const MEASURED: &[u8] = b"m/";
 pub(super) const VERSIONS: &[u8] = b"v/";
 pub(super) const EVENTS: &[u8] = b"e/";
-/// Of the journal: values to come, keys to go, and that both count.
-pub(super) const JOURNAL_PUT: &[u8] = b"j/+";
-pub(super) const JOURNAL_DELETE: &[u8] = b"j/-";
-pub(super) const JOURNAL_MARK: &[u8] = b"J";
 
 fn key(prefix: &[u8], name: &str) -> Vec<u8> {
     [prefix, name.as_bytes()].concat()
@@ -46,17 +43,18 @@ pub(super) fn progress(rollout: &RolloutName, device: &DeviceName) -> Vec<u8> {
     key(PROGRESS, &format!("{rollout}/{device}"))
 }
 
-/// The pair of a key of [`planned`] or [`progress`].
+/// What a device measured before and after in a rollout.
+pub(super) fn measured(rollout: &RolloutName, device: &DeviceName) -> Vec<u8> {
+    key(MEASURED, &format!("{rollout}/{device}"))
+}
+
+/// The pair of a key of [`planned`], [`progress`] or [`measured`].
 pub(super) fn rollout_and_device(key: &[u8]) -> Option<(RolloutName, DeviceName)> {
     let (rollout, device) = std::str::from_utf8(key.get(2..)?).ok()?.split_once('/')?;
     Some((
         RolloutName::new(rollout).ok()?,
         DeviceName::new(device).ok()?,
     ))
-}
-
-pub(super) fn token(id: &str) -> Vec<u8> {
-    key(TOKENS, id)
 }
 
 /// Names hold no slash, so that the pair is unambiguous.

@@ -4,11 +4,11 @@
 
 use super::keys;
 use super::outbox::Outbox;
-use sandpiper_core::names::{DeviceName, ModelName, RolloutName, VersionName};
-use sandpiper_core::rollout::{
-    DeviceRollout, PlannedDevice, Rollout, RolloutPlan, RolloutSpec, RolloutState, Unfit,
+use crate::names::{DeviceName, ModelName, RolloutName, VersionName};
+use crate::rollout::{
+    DeviceRollout, Pair, PlannedDevice, Rollout, RolloutPlan, RolloutSpec, RolloutState, Unfit,
 };
-use sandpiper_core::time::Millis;
+use crate::time::Millis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -20,6 +20,8 @@ pub(super) struct Head {
     model: ModelName,
     previous: Option<VersionName>,
     state: RolloutState,
+    #[serde(default)]
+    waived: Option<usize>,
     created_at: Millis,
     actor: String,
 }
@@ -48,12 +50,13 @@ pub(super) fn keep_whole(out: &mut Outbox, rollout: &Rollout) {
         let record = Planned::Unfit(unfit.clone());
         out.keep(keys::planned(name, &unfit.device), &record);
     }
-    for (device, progress) in &rollout.devices {
-        out.keep(keys::progress(name, device), progress);
+    for device in rollout.devices.keys() {
+        keep_device(out, rollout, device);
     }
 }
 
-fn keep_head(out: &mut Outbox, rollout: &Rollout) {
+/// Queues all of a rollout but its devices.
+pub(super) fn keep_head(out: &mut Outbox, rollout: &Rollout) {
     let plan = &rollout.plan;
     let head = Head {
         name: plan.name.clone(),
@@ -61,26 +64,20 @@ fn keep_head(out: &mut Outbox, rollout: &Rollout) {
         model: plan.model.clone(),
         previous: plan.previous.clone(),
         state: rollout.state.clone(),
+        waived: rollout.waived,
         created_at: rollout.created_at,
         actor: rollout.actor.clone(),
     };
     out.keep(keys::rollout(&plan.name), &head);
 }
 
-/// Queues what differs from before: of the head and of the devices.
-pub(super) fn keep_changes(
-    out: &mut Outbox,
-    rollout: &Rollout,
-    state: &RolloutState,
-    devices: &BTreeMap<DeviceName, DeviceRollout>,
-) {
-    if rollout.state != *state {
-        keep_head(out, rollout);
+/// Queues where one device stands.
+pub(super) fn keep_device(out: &mut Outbox, rollout: &Rollout, device: &DeviceName) {
+    if let Some(progress) = rollout.devices.get(device) {
+        out.keep(keys::progress(&rollout.plan.name, device), progress);
     }
-    for (device, progress) in &rollout.devices {
-        if devices.get(device) != Some(progress) {
-            out.keep(keys::progress(&rollout.plan.name, device), progress);
-        }
+    if let Some(pair) = rollout.measured.get(device) {
+        out.keep(keys::measured(&rollout.plan.name, device), pair);
     }
 }
 
@@ -91,6 +88,9 @@ pub(super) fn delete(out: &mut Outbox, rollout: &Rollout) {
     for device in rollout.devices.keys() {
         out.delete(keys::planned(name, device));
         out.delete(keys::progress(name, device));
+    }
+    for device in rollout.measured.keys() {
+        out.delete(keys::measured(name, device));
     }
     for unfit in &rollout.plan.unfit {
         out.delete(keys::planned(name, &unfit.device));
@@ -106,6 +106,7 @@ pub(super) fn assemble(
     heads: Rows<Head>,
     planned: Rows<Planned>,
     progress: Rows<DeviceRollout>,
+    measured: Rows<Pair>,
 ) -> BTreeMap<RolloutName, Rollout> {
     let heads = heads.into_iter();
     let mut all: BTreeMap<RolloutName, Rollout> = heads
@@ -132,6 +133,13 @@ pub(super) fn assemble(
             rollout.devices.insert(device, progress);
         }
     }
+    for (key, pair) in measured {
+        if let Some((name, device)) = keys::rollout_and_device(&key)
+            && let Some(rollout) = all.get_mut(&name)
+        {
+            rollout.measured.insert(device, pair);
+        }
+    }
     all
 }
 
@@ -147,6 +155,8 @@ fn empty(head: Head) -> Rollout {
         },
         state: head.state,
         devices: BTreeMap::new(),
+        measured: BTreeMap::new(),
+        waived: head.waived,
         created_at: head.created_at,
         actor: head.actor,
     }

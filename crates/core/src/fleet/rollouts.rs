@@ -1,35 +1,39 @@
 //! Deployments, and the driver of the rollout machine.
 
+use super::outbox::Outbox;
 use super::record::DeploymentRecord;
-use super::state::State;
-use super::{FleetError, keys, rollout_record};
-use sandpiper_core::event::Severity;
-use sandpiper_core::invariants;
-use sandpiper_core::learning::LearnedMap;
-use sandpiper_core::names::{ActorName, DeploymentName, DeviceName, RolloutName, VersionName};
-use sandpiper_core::policy::Deployment;
-use sandpiper_core::rollout::{
-    FleetDevice, Rollout, RolloutEffect, RolloutEvent, RolloutPlan, RolloutSpec, RolloutState, plan,
+use super::state::Fleet;
+use super::{Refused, keys, rollout_record};
+use crate::event::Severity;
+use crate::invariants;
+use crate::learning::LearnedMap;
+use crate::mutants::{self, Mutant};
+use crate::names::{ActorName, DeploymentName, DeviceName, ModelName, RolloutName, VersionName};
+use crate::policy::Deployment;
+use crate::rollout::{
+    FleetDevice, Pair, Rollout, RolloutEffect, RolloutEvent, RolloutPlan, RolloutSpec,
+    RolloutState, Sample, SteerVerb, plan,
 };
-use sandpiper_core::selection::DeviceView;
-use sandpiper_core::telemetry::ModelStatus;
-use sandpiper_core::time::Millis;
-use sandpiper_proto::convert::{ResourceKind, SteerVerb};
+use crate::selection::DeviceView;
+use crate::sketch::LatencySketch;
+use crate::telemetry::ModelStatus;
+use crate::time::Millis;
+use crate::view::Kind;
 
 /// Finished rollouts kept per deployment; the oldest make room.
 const MAX_FINISHED: usize = 50;
 
-impl State {
+impl Fleet {
     /// Makes or changes a deployment. Its model cannot change: that would be another one.
     ///
     /// # Errors
-    /// [`FleetError::Conflict`].
+    /// [`Refused::Conflict`].
     pub fn apply_deployment(
         &mut self,
         now: Millis,
         actor: &str,
         deployment: Deployment,
-    ) -> Result<(), FleetError> {
+    ) -> Result<(), Refused> {
         let name = deployment.name.clone();
         let old = self.deployments.get(&name);
         if let Some(old) = old.filter(|o| o.deployment.model != deployment.model) {
@@ -37,7 +41,7 @@ impl State {
                 "deployment {name} is of model {}: delete it first",
                 old.deployment.model
             );
-            return Err(FleetError::Conflict(text));
+            return Err(Refused::Conflict(text));
         }
         let twin = self.deployments.values().find(|o| {
             o.deployment.name != name
@@ -47,7 +51,7 @@ impl State {
         if let Some(twin) = twin {
             let other = &twin.deployment.name;
             let text = format!("deployment {other} selects the same devices for the same model");
-            return Err(FleetError::Conflict(text));
+            return Err(Refused::Conflict(text));
         }
         let version = old.and_then(|o| o.version.clone());
         let record = DeploymentRecord {
@@ -55,7 +59,7 @@ impl State {
             version,
         };
         self.out.keep(keys::deployment(&name), &record);
-        self.out.changed(ResourceKind::Deployments, &name);
+        self.out.changed(Kind::Deployments, &name);
         self.deployments.insert(name.clone(), record);
         let text = "the next rollout selects by it".to_owned();
         self.tell(
@@ -72,23 +76,23 @@ impl State {
     /// Deletes a deployment and takes its model from its devices.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`], or [`FleetError::Conflict`] while a rollout runs.
+    /// [`Refused::NotFound`], or [`Refused::Conflict`] while a rollout runs.
     pub fn delete_deployment(
         &mut self,
         now: Millis,
         actor: &str,
         name: &DeploymentName,
-    ) -> Result<(), FleetError> {
+    ) -> Result<(), Refused> {
         if !self.deployments.contains_key(name) {
-            return Err(FleetError::not_found("deployment", name));
+            return Err(Refused::not_found("deployment", name));
         }
         if let Some(running) = self.active_rollout(name) {
             let text = format!("rollout {running} is under way: abort it first");
-            return Err(FleetError::Conflict(text));
+            return Err(Refused::Conflict(text));
         }
         self.deployments.remove(name);
         self.out.delete(keys::deployment(name));
-        self.out.changed(ResourceKind::Deployments, name);
+        self.out.changed(Kind::Deployments, name);
         let devices: Vec<DeviceName> = self.devices.keys().cloned().collect();
         for device in devices {
             let Some(record) = self.devices.get_mut(&device) else {
@@ -98,7 +102,7 @@ impl State {
             record.models.retain(|_, m| m.deployment != *name);
             record.previous.retain(|_, m| m.deployment != *name);
             if record.models.len() != before {
-                self.sign(now, &device);
+                self.renumber(now, &device);
             }
         }
         let text = "its model was taken from its devices".to_owned();
@@ -122,13 +126,13 @@ impl State {
     /// Plans a rollout without doing anything.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`] or [`FleetError::Plan`].
-    pub fn plan_rollout(&self, spec: RolloutSpec) -> Result<RolloutPlan, FleetError> {
+    /// [`Refused::NotFound`] or [`Refused::Plan`].
+    pub fn plan_rollout(&self, spec: RolloutSpec) -> Result<RolloutPlan, Refused> {
         let entry = self.deployments.get(&spec.deployment);
-        let entry = entry.ok_or_else(|| FleetError::not_found("deployment", &spec.deployment))?;
+        let entry = entry.ok_or_else(|| Refused::not_found("deployment", &spec.deployment))?;
         let key = (entry.deployment.model.clone(), spec.version.clone());
         let published = self.versions.get(&key).ok_or_else(|| {
-            FleetError::not_found("version", format_args!("{} of model {}", key.1, key.0))
+            Refused::not_found("version", format_args!("{} of model {}", key.1, key.0))
         })?;
         let nothing = LearnedMap::new();
         let reported: Vec<_> = self
@@ -175,29 +179,30 @@ impl State {
         )?)
     }
 
-    fn next_rollout_name(&self, deployment: &DeploymentName) -> Result<RolloutName, FleetError> {
+    fn next_rollout_name(&self, deployment: &DeploymentName) -> Result<RolloutName, Refused> {
         let prefix = format!("{deployment}-");
         let numbers = self
             .rollouts
             .keys()
             .filter_map(|name| name.as_str().strip_prefix(&prefix)?.parse::<u64>().ok());
         let next = numbers.max().unwrap_or(0) + 1;
-        RolloutName::new(format!("{prefix}{next}")).map_err(|e| FleetError::Invalid(e.to_string()))
+        RolloutName::new(format!("{prefix}{next}")).map_err(|e| Refused::Invalid(e.to_string()))
     }
 
     /// Plans and starts a rollout; an older one of the same deployment is superseded.
     ///
     /// # Errors
-    /// As [`State::plan_rollout`].
+    /// As [`Fleet::plan_rollout`].
     pub fn start_rollout(
         &mut self,
         now: Millis,
         actor: &ActorName,
         spec: RolloutSpec,
-    ) -> Result<RolloutName, FleetError> {
+    ) -> Result<RolloutName, Refused> {
         let plan = self.plan_rollout(spec)?;
         let name = plan.name.clone();
-        if let Some(old) = self.active_rollout(&plan.spec.deployment) {
+        let older = self.active_rollout(&plan.spec.deployment);
+        if let Some(old) = older.filter(|_| !mutants::is(Mutant::TwoRollouts)) {
             self.drive(
                 now,
                 &old,
@@ -232,28 +237,36 @@ impl State {
             if let Some(gone) = self.rollouts.remove(&name) {
                 rollout_record::delete(&mut self.out, &gone);
             }
-            self.out.changed(ResourceKind::Rollouts, &name);
+            self.out.changed(Kind::Rollouts, &name);
         }
     }
 
-    /// Pauses, resumes, aborts or undoes a rollout. Undoing starts a new rollout to the
-    /// version before.
+    /// Pauses, resumes, promotes, aborts, retries or undoes a rollout. Retrying starts a new one
+    /// of the same kind, undoing a new one to the version before.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`], or [`FleetError::Conflict`] when its state does not allow it.
+    /// [`Refused::NotFound`], or [`Refused::Conflict`] when its state does not allow it.
     pub fn steer_rollout(
         &mut self,
         now: Millis,
         actor: &ActorName,
         name: &RolloutName,
         verb: SteerVerb,
-    ) -> Result<(), FleetError> {
+    ) -> Result<(), Refused> {
         let rollout = self.rollouts.get(name);
-        let rollout = rollout.ok_or_else(|| FleetError::not_found("rollout", name))?;
+        let rollout = rollout.ok_or_else(|| Refused::not_found("rollout", name))?;
         let state = &rollout.state;
         let fits = match verb {
             SteerVerb::Pause => matches!(state, RolloutState::Running { .. }),
             SteerVerb::Resume => matches!(state, RolloutState::Paused { .. }),
+            SteerVerb::Promote => matches!(
+                state,
+                RolloutState::Running { .. } | RolloutState::Paused { .. }
+            ),
+            SteerVerb::Retry => matches!(
+                state,
+                RolloutState::RolledBack { .. } | RolloutState::Superseded
+            ),
             SteerVerb::Abort => matches!(
                 state,
                 RolloutState::Planned | RolloutState::Running { .. } | RolloutState::Paused { .. }
@@ -265,17 +278,22 @@ impl State {
                 "rollout {name} is {}: it cannot be steered so",
                 state.word()
             );
-            return Err(FleetError::Conflict(text));
+            return Err(Refused::Conflict(text));
         }
         let by = actor.to_string();
         let event = match verb {
             SteerVerb::Pause => RolloutEvent::Pause { actor: by },
             SteerVerb::Resume => RolloutEvent::Resume { actor: by },
+            SteerVerb::Promote => RolloutEvent::Promote { actor: by },
             SteerVerb::Abort => RolloutEvent::Abort { actor: by },
+            SteerVerb::Retry => {
+                let spec = rollout.plan.spec.clone();
+                return self.start_rollout(now, actor, spec).map(|_| ());
+            }
             SteerVerb::Undo => {
                 let mut spec = rollout.plan.spec.clone();
                 spec.version = rollout.plan.previous.clone().ok_or_else(|| {
-                    FleetError::Conflict(format!("before rollout {name} there was no version"))
+                    Refused::Conflict(format!("before rollout {name} there was no version"))
                 })?;
                 return self.start_rollout(now, actor, spec).map(|_| ());
             }
@@ -290,16 +308,14 @@ impl State {
         let Some(rollout) = self.rollouts.get_mut(name) else {
             return;
         };
-        let (state, devices) = (rollout.state.clone(), rollout.devices.clone());
         let effects = rollout.handle(now, event);
-        // The plan never changes.
-        if rollout.state == state && rollout.devices == devices {
+        if effects.is_empty() {
             return;
         }
         let violation = invariants::rollout(rollout).err();
-        let (spec, model) = (rollout.plan.spec.clone(), rollout.plan.model.clone());
-        rollout_record::keep_changes(&mut self.out, rollout, &state, &devices);
-        self.out.changed(ResourceKind::Rollouts, name);
+        let deployment = rollout.plan.spec.deployment.clone();
+        let model = rollout.plan.model.clone();
+        self.out.changed(Kind::Rollouts, name);
         if let Some(violation) = violation {
             let (subject, text) = (format!("rollout/{name}"), violation.to_string());
             self.tell(
@@ -313,19 +329,31 @@ impl State {
         }
         for effect in effects {
             match effect {
+                RolloutEffect::Keep => self.keep_rollout(name, rollout_record::keep_head),
+                RolloutEffect::KeepDevice { .. } if mutants::is(Mutant::ForgetProgress) => {}
+                RolloutEffect::KeepDevice { device } => {
+                    let keep = |out: &mut _, r: &_| rollout_record::keep_device(out, r, &device);
+                    self.keep_rollout(name, keep);
+                }
                 RolloutEffect::Assign {
                     device,
                     version,
                     ladder,
                 } => {
-                    self.assign(now, &device, &spec.deployment, version, ladder);
+                    self.assign(now, &device, &deployment, version, ladder);
                 }
                 RolloutEffect::AssignPrevious { device, version } => {
-                    self.assign_previous(now, &device, &spec.deployment, &model, version);
+                    self.assign_previous(now, &device, &deployment, &model, version);
                 }
-                RolloutEffect::Promote { version } => self.promote(&spec.deployment, version),
+                RolloutEffect::Promote { version } => self.promote(&deployment, version),
                 RolloutEffect::Note(event) => self.note(event),
             }
+        }
+    }
+
+    fn keep_rollout(&mut self, name: &RolloutName, keep: impl FnOnce(&mut Outbox, &Rollout)) {
+        if let Some(rollout) = self.rollouts.get(name) {
+            keep(&mut self.out, rollout);
         }
     }
 
@@ -333,7 +361,7 @@ impl State {
         if let Some(entry) = self.deployments.get_mut(deployment) {
             entry.version = Some(version);
             self.out.keep(keys::deployment(deployment), entry);
-            self.out.changed(ResourceKind::Deployments, deployment);
+            self.out.changed(Kind::Deployments, deployment);
         }
     }
 
@@ -354,7 +382,8 @@ impl State {
         let Some(observation) = &record.observation else {
             return;
         };
-        if observation.generation != record.generation {
+        let stale = observation.generation != record.generation;
+        if stale && !mutants::is(Mutant::CountStaleReports) {
             return;
         }
         let profile = record.profile.as_ref();
@@ -378,6 +407,7 @@ impl State {
                     device: device.clone(),
                     status: status.cloned().map(Box::new),
                     inferences: record.served.get(model).copied().unwrap_or(0),
+                    measured: self.pair(device, rollout),
                 };
                 Some((rollout.plan.name.clone(), event))
             })
@@ -387,8 +417,19 @@ impl State {
         }
     }
 
+    /// What a device measured under the version before and under the rollout's.
+    fn pair(&self, device: &DeviceName, rollout: &Rollout) -> Option<Pair> {
+        rollout.plan.spec.gates.as_ref()?;
+        let learned = self.learned.get(device)?;
+        let of = |version: &VersionName| sample(learned, &rollout.plan.model, version);
+        Some(Pair {
+            before: of(rollout.plan.previous.as_ref()?)?,
+            after: of(&rollout.plan.spec.version)?,
+        })
+    }
+
     /// When something happens without an event.
-    pub(super) fn next_deadline(&self) -> Option<Millis> {
+    pub fn next_deadline(&self) -> Option<Millis> {
         self.rollouts
             .values()
             .filter_map(|r| Some(r.next_deadline()?.0))
@@ -396,7 +437,27 @@ impl State {
     }
 
     /// Time has passed.
-    pub(super) fn tick(&mut self, now: Millis) {
+    pub fn tick(&mut self, now: Millis) {
         self.tell_rollouts(now, &RolloutEvent::Tick);
     }
+}
+
+/// Figures of all variants of a version together.
+fn sample(learned: &LearnedMap, model: &ModelName, version: &VersionName) -> Option<Sample> {
+    let of_version = learned
+        .iter()
+        .filter(|((m, v, _), _)| m == model && v == version);
+    let mut all = Sample::default();
+    let (mut recent, mut energy_uj, mut metered) = (LatencySketch::default(), 0.0, 0);
+    for (_, one) in of_version {
+        all.inferences = all.inferences.saturating_add(one.inferences);
+        all.errors = all.errors.saturating_add(one.errors);
+        all.traps = all.traps.saturating_add(one.traps);
+        recent.merge(&one.recent);
+        energy_uj += one.energy_uj as f64;
+        metered += one.energy_inferences;
+    }
+    all.latency_us_p95 = recent.quantile(0.95);
+    all.energy_nj = (metered > 0).then(|| (energy_uj * 1e3 / metered as f64) as u64);
+    (all.inferences > 0).then_some(all)
 }

@@ -1,20 +1,19 @@
 //! Live streams and what devices say on them.
 
-use super::FleetError;
-use super::state::State;
-use sandpiper_core::event::Severity;
-use sandpiper_core::names::DeviceName;
-use sandpiper_core::policy::{Labels, check_label_key, check_label_value};
-use sandpiper_core::rollout::RolloutEvent;
-use sandpiper_core::telemetry::{ModelPhase, Observation};
-use sandpiper_core::time::Millis;
-use sandpiper_proto::convert::{FromController, Hello, ResourceKind};
-use sandpiper_proto::limits::MAX_LABELS;
-use tokio::sync::mpsc;
+use super::Refused;
+use super::outbox::ToDevice;
+use super::record::DeviceRecord;
+use super::state::Fleet;
+use crate::event::Severity;
+use crate::names::DeviceName;
+use crate::policy::{Labels, MAX_LABELS, check_label_key, check_label_value};
+use crate::rollout::RolloutEvent;
+use crate::telemetry::{Hello, ModelPhase, Observation};
+use crate::time::Millis;
+use crate::view::Kind;
 
-/// Messages waiting for one device. Only assignments and acknowledgements are sent, so a queue
-/// that is full belongs to a device that does not read; its stream is closed.
-pub(super) const STREAM_QUEUE: usize = 32;
+/// Most devices of one fleet.
+pub const MAX_DEVICES: usize = 1_000_000;
 /// Longest text of a device that is kept, in characters: what a device says must not make its
 /// record larger than the store takes.
 const MAX_TEXT: usize = 500;
@@ -25,56 +24,87 @@ const MAX_FAILED: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamId(pub(super) u64);
 
+impl std::fmt::Display for StreamId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A live stream.
+#[derive(Debug)]
 pub(super) struct Live {
     pub(super) id: StreamId,
     pub(super) boot_id: u64,
-    pub(super) sender: mpsc::Sender<FromController>,
 }
 
-impl State {
+impl Fleet {
     /// Refuses devices that are revoked or unknown. Checked on every call.
     ///
     /// # Errors
-    /// [`FleetError::Denied`].
-    pub fn admit(&self, name: &DeviceName) -> Result<(), FleetError> {
+    /// [`Refused::Denied`].
+    pub fn admit(&self, name: &DeviceName) -> Result<(), Refused> {
         match self.devices.get(name) {
             Some(device) if device.revoked_by.is_none() => Ok(()),
-            Some(_) => Err(FleetError::Denied(format!("device `{name}` was revoked"))),
-            None => Err(FleetError::Denied(format!(
+            Some(_) => Err(Refused::Denied(format!("device `{name}` was revoked"))),
+            None => Err(Refused::Denied(format!(
                 "device `{name}` is not of this fleet"
             ))),
         }
     }
 
-    /// A device opened its stream. An older stream of the same device is closed; a different
-    /// boot at the same time betrays a cloned card and is noted.
+    /// A device has joined.
     ///
     /// # Errors
-    /// [`FleetError::Denied`].
+    /// [`Refused::Conflict`] for a name that is taken, [`Refused::Full`].
+    pub fn enrol(&mut self, now: Millis, name: &DeviceName, labels: Labels) -> Result<(), Refused> {
+        self.may_enrol(name)?;
+        let record = DeviceRecord::new(name.clone(), labels, now);
+        self.devices.insert(name.clone(), record);
+        self.keep_device(name);
+        Ok(())
+    }
+
+    /// Whether a device of this name may join.
+    ///
+    /// # Errors
+    /// As [`Fleet::enrol`].
+    pub fn may_enrol(&self, name: &DeviceName) -> Result<(), Refused> {
+        if self.devices.contains_key(name) {
+            let text = format!("the name `{name}` is taken: join with another --name");
+            return Err(Refused::Conflict(text));
+        }
+        if self.devices.len() >= MAX_DEVICES {
+            let text = format!("the fleet has {MAX_DEVICES} devices already");
+            return Err(Refused::Full(text));
+        }
+        Ok(())
+    }
+
+    /// A device opened its stream. An older stream of the same device is closed; a different
+    /// boot at the same time betrays a cloned card and is noted. `old_reads` says whether the
+    /// other end of that older stream is still there, as far as the driver knows.
+    ///
+    /// # Errors
+    /// [`Refused::Denied`].
     pub fn attach(
         &mut self,
         now: Millis,
         name: &DeviceName,
         hello: Hello,
-    ) -> Result<(StreamId, mpsc::Receiver<FromController>), FleetError> {
+        old_reads: bool,
+    ) -> Result<StreamId, Refused> {
         self.admit(name)?;
-        let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
         let id = StreamId(self.next_stream);
         self.next_stream += 1;
-        let live = Live {
-            id,
-            boot_id: hello.boot_id,
-            sender,
-        };
-        if let Some(old) = self.live.insert(name.clone(), live) {
+        let boot_id = hello.boot_id;
+        if let Some(old) = self.live.insert(name.clone(), Live { id, boot_id }) {
             let reason = "a newer stream of this device was opened".to_owned();
-            // An older stream that does not read ends when its sender is dropped here.
-            let _ = old.sender.try_send(FromController::Disconnect {
+            let last = ToDevice::Disconnect {
                 reason,
                 retry: true,
-            });
-            if old.boot_id != hello.boot_id && !old.sender.is_closed() {
+            };
+            self.out.send.push((old.id, last));
+            if old.boot_id != boot_id && old_reads {
                 let text = "two starts of the agent were connected at once: was the card cloned?";
                 let subject = format!("device/{name}");
                 let text = text.to_owned();
@@ -102,7 +132,7 @@ impl State {
         if behind {
             self.push(name);
         }
-        Ok((id, receiver))
+        Ok(id)
     }
 
     /// A stream ended.
@@ -114,6 +144,12 @@ impl State {
         }
     }
 
+    /// The driver gave a stream up, because its device does not read. It comes back and is told
+    /// its generation then.
+    pub fn give_up(&mut self, name: &DeviceName) {
+        self.live.remove(name);
+    }
+
     fn seen(&mut self, now: Millis, name: &DeviceName) {
         if let Some(record) = self.devices.get_mut(name) {
             record.last_seen = Some(now);
@@ -123,26 +159,26 @@ impl State {
     /// A device reported on a live stream.
     ///
     /// # Errors
-    /// [`FleetError::Denied`], also when the stream is no longer the device's current one.
+    /// [`Refused::Denied`], also when the stream is no longer the device's current one.
     pub fn report(
         &mut self,
         now: Millis,
         name: &DeviceName,
         id: StreamId,
         observation: Observation,
-    ) -> Result<(), FleetError> {
+    ) -> Result<(), Refused> {
         self.current_stream(name, id)?;
         self.observed(now, name, observation);
         Ok(())
     }
 
-    pub(super) fn current_stream(&self, name: &DeviceName, id: StreamId) -> Result<(), FleetError> {
+    pub(super) fn current_stream(&self, name: &DeviceName, id: StreamId) -> Result<(), Refused> {
         self.admit(name)?;
         if self.live.get(name).is_some_and(|live| live.id == id) {
             Ok(())
         } else {
             let text = "a newer stream of this device was opened".to_owned();
-            Err(FleetError::Denied(text))
+            Err(Refused::Denied(text))
         }
     }
 
@@ -180,7 +216,7 @@ impl State {
             old.is_none_or(|o| o.refused != observation.refused)
         });
         record.observation = Some(observation);
-        self.out.changed(ResourceKind::Devices, name);
+        self.out.changed(Kind::Devices, name);
         if !same {
             self.keep_device(name);
         }
@@ -194,7 +230,7 @@ impl State {
     /// Changes labels.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`] or [`FleetError::Invalid`].
+    /// [`Refused::NotFound`] or [`Refused::Invalid`].
     pub fn set_labels(
         &mut self,
         now: Millis,
@@ -202,17 +238,17 @@ impl State {
         name: &DeviceName,
         set: Labels,
         remove: &[String],
-    ) -> Result<(), FleetError> {
+    ) -> Result<(), Refused> {
         let mut labels = self.device(name)?.labels.clone();
         for (key, value) in &set {
             check_label_key(key)
                 .and_then(|()| check_label_value(value))
-                .map_err(|e| FleetError::Invalid(e.to_string()))?;
+                .map_err(|e| Refused::Invalid(e.to_string()))?;
         }
         labels.retain(|key, _| !remove.contains(key));
         labels.extend(set);
         if labels.len() > MAX_LABELS {
-            return Err(FleetError::Invalid(format!(
+            return Err(Refused::Invalid(format!(
                 "a device has at most {MAX_LABELS} labels"
             )));
         }
@@ -237,13 +273,13 @@ impl State {
     /// Revokes a device: its calls are refused from now on and its stream is cut.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`].
+    /// [`Refused::NotFound`].
     pub fn revoke_device(
         &mut self,
         now: Millis,
         actor: &str,
         name: &DeviceName,
-    ) -> Result<(), FleetError> {
+    ) -> Result<(), Refused> {
         self.device(name)?;
         if let Some(record) = self.devices.get_mut(name) {
             record.revoked_by = Some(actor.to_owned());
@@ -260,11 +296,11 @@ impl State {
         );
         if let Some(live) = self.live.remove(name) {
             let reason = "this device was revoked".to_owned();
-            // The stream ends with its sender even if this message finds no room.
-            let _ = live.sender.try_send(FromController::Disconnect {
+            let last = ToDevice::Disconnect {
                 reason,
                 retry: false,
-            });
+            };
+            self.out.send.push((live.id, last));
         }
         let event = RolloutEvent::Gone {
             device: name.clone(),

@@ -1,0 +1,33 @@
+//! The fleet as the controller knows it, and every decision about it.
+//!
+//! [`Fleet`] is a state machine without I/O: its methods take the time and what happened, change
+//! the state, and queue in an [`Outbox`] what the driver shall make durable (as one step, first)
+//! and what it shall send then. The controller drives it over a store and streams, the
+//! simulation over a disk and a network that fail.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `state` | everything that is known, loaded from the records of a store |
+//! | `devices` | joining, live streams, reports, labels, revocation |
+//! | `assign` | desired states with rising generations |
+//! | `telemetry` | what windows teach |
+//! | `rollouts` | deployments, and the driver of the rollout machine |
+//! | `record`, `rollout_record`, `keys` | what the store keeps, and where |
+//! | `outbox` | what a job leaves to be done |
+
+mod assign;
+mod devices;
+mod error;
+mod keys;
+mod outbox;
+mod record;
+mod rollout_record;
+mod rollouts;
+mod state;
+mod telemetry;
+
+pub use devices::{MAX_DEVICES, StreamId};
+pub use error::Refused;
+pub use outbox::{Changed, Outbox, ToDevice, Writes};
+pub use record::{DeploymentRecord, DeviceRecord, Published};
+pub use state::{Fleet, LoadError, Row};
