@@ -4,8 +4,10 @@
 mod common;
 
 use common::Dice;
+use sandpiper_compiler::build::{Attribute, ModelBuilder};
 use sandpiper_compiler::{Options, compile};
 use sandpiper_core::target::Target;
+use sandpiper_core::tensor::DType;
 use sandpiper_sandbox::{
     Crew, InferError, Limits, LoadSpec, Native, Origin, Weights, host_target, precompile,
 };
@@ -76,4 +78,35 @@ fn what_is_wrong_with_a_request_is_said_as_by_one() {
     let error = crew.infer(1, &[&input], &mut []).unwrap_err();
     assert!(matches!(error, InferError::WrongCount { .. }), "{error}");
     crew.infer(1, &[&input], &mut outputs).unwrap();
+}
+
+#[test]
+fn rows_are_shared_among_workers() {
+    let mut dice = Dice(6);
+    let ints = |v: &[i64]| Attribute::Ints(v.to_vec());
+    // Fewer rows than workers, more, and a number that they do not divide.
+    for rows in [1, 2, 7] {
+        let model = ModelBuilder::new(17)
+            .input("x", DType::F32, &[Some(rows), Some(6), Some(5)])
+            .constant("s", &dice.floats(&[5]))
+            .constant("c", &dice.floats(&[6]))
+            .node("LayerNormalization", &["x", "s"], &["a"], [])
+            .node("InstanceNormalization", &["a", "c", "c"], &["b"], [])
+            .node("Softmax", &["b"], &["d"], [])
+            .node("ReduceMax", &["d"], &["e"], [("axes", ints(&[2]))])
+            .node("ReduceMean", &["d"], &["g"], [("axes", ints(&[1]))])
+            .node("Add", &["e", "g"], &["y"], [])
+            .output("y")
+            .finish();
+        let x = dice.floats(&[rows as usize, 6, 5]);
+        let given = [("x".to_owned(), x.clone())].into();
+        let one = common::agree(&model, 1, &given, common::FLOATS);
+        let wanted = common::run(&one, 1, &given)["y"].to_bytes();
+        for workers in [1, 2, 3] {
+            let mut outputs = vec![Vec::new()];
+            let mut crew = crew(&model, workers);
+            crew.infer(1, &[&x.to_bytes()], &mut outputs).unwrap();
+            assert_eq!(outputs[0], wanted, "{rows} rows, {workers} workers");
+        }
+    }
 }

@@ -151,10 +151,14 @@ impl Kernel for Normalize {
         all.into_iter().flatten().collect()
     }
 
+    fn shares(&self) -> bool {
+        true
+    }
+
     fn emit(&self, f: &mut Func<'_>) {
         let (affine, period) = match self.affine {
-            Affine::None => ([None, None], self.rows),
-            Affine::Elements(scale, bias) => ([Some(scale), bias], self.rows),
+            Affine::None => ([None, None], 1),
+            Affine::Elements(scale, bias) => ([Some(scale), bias], 1),
             Affine::Pieces(scale, bias, rows) => ([Some(scale), bias], rows),
         };
         let l = Locals {
@@ -169,8 +173,14 @@ impl Kernel for Normalize {
             sum: Sum::new(f),
         };
         let by_pieces = matches!(self.affine, Affine::Pieces(..));
-        f.repeat(self.rows / period.max(1), |f| {
-            f.repeat(period, |f| {
+        // Rows are shared, or, where factors begin again, as many of them as have factors of their own.
+        let together = if by_pieces { period.max(1) } else { 1 };
+        let step = 4 * (together * self.len()) as i64;
+        let mut moving = vec![(l.x, step), (l.y, step)];
+        let moments = l.moments.iter().flatten();
+        moving.extend(moments.map(|m| (*m, 4 * together as i64)));
+        f.share(self.rows / together, &moving, |f| {
+            f.repeat(together, |f| {
                 self.moments(f, &l);
                 match by_pieces {
                     true => self.by_pieces(f, &l),
@@ -178,7 +188,7 @@ impl Kernel for Normalize {
                 }
             });
             if by_pieces {
-                let used = 4 * (period * self.pieces) as i64;
+                let used = 4 * (together * self.pieces) as i64;
                 l.affine.iter().flatten().for_each(|p| f.bump(*p, -used));
             }
         });

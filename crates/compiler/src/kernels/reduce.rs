@@ -175,13 +175,18 @@ impl Kernel for Reduce {
         vec![self.dst]
     }
 
+    fn shares(&self) -> bool {
+        true
+    }
+
     fn emit(&self, f: &mut Func<'_>) {
         let [outer, len, inner] = self.dims;
         let places = (f.pointer(self.src, 0), f.pointer(self.dst, 0));
         let v = f.v128();
         if inner == 1 {
             let sum = Sum::new(f);
-            f.repeat(outer, |f| self.row(f, places, sum, v));
+            let moving = [(places.0, 4 * len as i64), (places.1, 4)];
+            f.share(outer, &moving, |f| self.row(f, places, sum, v));
             return;
         }
         let c = Columns {
@@ -189,7 +194,11 @@ impl Kernel for Reduce {
             sums: [f.v128(), f.v128()],
             v,
         };
-        f.repeat(outer, |f| {
+        let moving = [
+            (places.0, 4 * (len * inner) as i64),
+            (places.1, 4 * inner as i64),
+        ];
+        f.share(outer, &moving, |f| {
             f.repeat(inner / 4, |f| self.columns(f, places, &c, 4));
             if !inner.is_multiple_of(4) {
                 self.columns(f, places, &c, inner % 4);

@@ -74,6 +74,10 @@ impl Kernel for Softmax {
         vec![self.dst]
     }
 
+    fn shares(&self) -> bool {
+        true
+    }
+
     fn emit(&self, f: &mut Func<'_>) {
         let (x, y) = (f.pointer(self.src, 0), f.pointer(self.dst, 0));
         let [most, sum, v] = [(); 3].map(|()| f.v128());
@@ -86,7 +90,8 @@ impl Kernel for Softmax {
             v,
             exp,
         };
-        f.repeat(self.rows, |f| {
+        let row = 4 * self.len as i64;
+        f.share(self.rows, &[(l.x, row), (l.y, row)], |f| {
             self.row(f, &l);
             f.bump(l.x, 4 * self.len as i64);
             f.bump(l.y, 4 * self.len as i64);
