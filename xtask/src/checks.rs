@@ -46,6 +46,10 @@ const CHECKS: &[Check] = &[
         run: conformance,
     },
     Check {
+        name: "fuzz",
+        run: fuzz,
+    },
+    Check {
         name: "deny",
         run: deny,
     },
@@ -156,6 +160,16 @@ fn conformance() -> Outcome {
         Ended::Passed => Outcome::Passed,
         Ended::Failed => Outcome::Failed,
         Ended::Absent => Outcome::Skipped("ONNX's own tests cannot be fetched"),
+    }
+}
+
+fn fuzz() -> Outcome {
+    match crate::fuzz::check() {
+        Ended::Passed => Outcome::Passed,
+        Ended::Failed => Outcome::Failed,
+        Ended::Absent => {
+            Outcome::Skipped("ONNX Runtime, which results are held against, cannot be fetched")
+        }
     }
 }
 

@@ -4,6 +4,9 @@ mod bench;
 mod checks;
 mod conformance;
 mod demo;
+mod fuzz;
+mod peer;
+mod python;
 mod shell;
 mod sim;
 
@@ -35,6 +38,8 @@ enum Command {
     Conformance(conformance::Args),
     /// Whole fleets under a virtual clock, with faults.
     Sim(sim::Args),
+    /// Random networks against ONNX Runtime, and damaged files.
+    Fuzz(fuzz::Args),
     /// Figures with both sides and where they come from.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -46,6 +51,7 @@ fn main() -> ExitCode {
         Command::Test { only } => checks::run(only.as_deref()),
         Command::Conformance(args) => conformance::run(&args),
         Command::Sim(args) => sim::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(what) => bench::run(&what),
     }
 }

@@ -349,6 +349,27 @@ proptest! {
         agree(&onnx, batch as u32, &[("x".into(), x)].into(), 1e-6);
     }
 
+    /// Between quantised values, along an axis that the integer kernel does not take.
+    #[test]
+    fn softmax_along_any_axis_between_quantised_values(seed in 1u64..) {
+        let dice = &mut Dice(seed);
+        let (rows, len) = (dice.within(2, 9), dice.within(2, 9));
+        let axis = dice.one(&[1, 2]);
+        let onnx = ModelBuilder::new(17)
+            .input("x", DType::F32, &[None, Some(rows as u32), Some(len as u32)])
+            .constant("xs", &scalar(0.02))
+            .constant("ys", &scalar(1.0 / 256.0))
+            .constant("z", &zero(DType::U8, 0))
+            .node("QuantizeLinear", &["x", "xs", "z"], &["xq"], [])
+            .node("DequantizeLinear", &["xq", "xs", "z"], &["xd"], [])
+            .node("Softmax", &["xd"], &["s"], [("axis", Attribute::Int(axis))])
+            .node("QuantizeLinear", &["s", "ys", "z"], &["yq"], [])
+            .output("yq")
+            .finish();
+        let x = dice.floats(&[1, rows, len]);
+        agree(&onnx, 1, &[("x".into(), x)].into(), 1.0);
+    }
+
     #[test]
     fn quantised_softmax(seed in 1u64..) {
         let dice = &mut Dice(seed);

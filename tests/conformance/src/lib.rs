@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`published`] | the models whose accuracy is published, and where their files are |
 //! | [`backend`] | ONNX's own tests of single operators |
+//! | [`mapped`] | what this process has of a mapped file |
 //! | [`module`] | a compiled model in the sandbox |
 //! | [`oracle`] | the scalar evaluation of the compiler |
 
 pub mod backend;
+pub mod mapped;
 pub mod module;
 pub mod oracle;
 pub mod published;

@@ -6,7 +6,6 @@ mod goals;
 mod http;
 mod inference;
 mod memory;
-mod onnxruntime;
 mod plan;
 mod provenance;
 mod stats;
@@ -18,7 +17,7 @@ use std::process::ExitCode;
 /// What is measured.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
-    /// Our code in the sandbox against ONNX Runtime: batch 1, one thread.
+    /// Our code in the sandbox against ONNX Runtime, tract and rten: batch 1, one thread.
     Inference {
         /// Print one JSON object.
         #[arg(long)]
@@ -72,7 +71,7 @@ fn printed(what: &Bench) -> Result<String> {
             if *json {
                 Ok(serde_json::to_string_pretty(&report)?)
             } else {
-                report.text()
+                Ok(report.text()?)
             }
         }
         Bench::Plan { json, sizes } => {

@@ -165,12 +165,12 @@ impl ModelBuilder {
     /// Adds a node; an input of "" is left out. An operator of another domain than ONNX's own is
     /// written `domain:Operator`.
     #[must_use]
-    pub fn node<const N: usize>(
+    pub fn node<'a>(
         mut self,
         operator: &str,
         inputs: &[&str],
         outputs: &[&str],
-        attributes: [(&str, Attribute); N],
+        attributes: impl IntoIterator<Item = (&'a str, Attribute)>,
     ) -> Self {
         let (domain, op_type) = operator.split_once(':').unwrap_or(("", operator));
         let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();

@@ -1,21 +1,17 @@
 //! Relu and Clip become limits of what comes before them.
 
 use crate::ops::{RELU_LIMITS, clip_limits};
-use crate::typed::{Clamp, Graph, Node, NodeView};
+use crate::typed::{Clamp, Graph, Node};
 
 /// The limits that a node stands for, if it is nothing else.
 pub(crate) fn limits(graph: &Graph, node: &Node) -> Option<Clamp> {
     if node.is("Relu") {
         return Some(RELU_LIMITS.then(node.clamp));
     }
-    let values = &graph.values;
-    let inputs = node.inputs.iter().map(|i| i.map(|v| &values[v])).collect();
-    let view = NodeView {
-        proto: &node.proto,
-        inputs,
-        opset: graph.opset,
-    };
-    let found = node.is("Clip").then(|| clip_limits(&view).ok()).flatten();
+    let found = node
+        .is("Clip")
+        .then(|| clip_limits(&graph.view(node)).ok())
+        .flatten();
     found.map(|c| c.then(node.clamp))
 }
 

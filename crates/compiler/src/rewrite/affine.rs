@@ -4,7 +4,7 @@
 use crate::onnx::Attrs;
 use crate::ops::batch_norm_affine;
 use crate::tensor::Tensor;
-use crate::typed::{Clamp, Graph, Node, NodeView, ValueId, replacement};
+use crate::typed::{Clamp, Graph, Node, ValueId, replacement};
 use std::rc::Rc;
 
 /// y = x * factor + summand, by channel (or one for all).
@@ -74,17 +74,7 @@ fn affine(
 ) -> Option<Affine> {
     let ty = &graph.values[source].ty;
     if node.is("BatchNormalization") {
-        let inputs = node
-            .inputs
-            .iter()
-            .map(|i| i.map(|v| &graph.values[v]))
-            .collect();
-        let view = NodeView {
-            proto: &node.proto,
-            inputs,
-            opset: graph.opset,
-        };
-        let (factor, summand) = batch_norm_affine(&view).ok()?;
+        let (factor, summand) = batch_norm_affine(&graph.view(node)).ok()?;
         return (axis == 1).then_some(Affine { factor, summand });
     }
     let constant = graph.known(node.inputs.get(1 - data).copied().flatten())?;

@@ -50,7 +50,9 @@ pub(crate) fn rewrite(graph: &mut Graph) {
         let Some(pattern) = pattern(graph, &uses, index) else {
             continue;
         };
-        if let Some(mut node) = integer_node(graph, &uses, &pattern) {
+        // The integer form of an operator may take less than its float form, which then stays.
+        let node = integer_node(graph, &uses, &pattern);
+        if let Some(mut node) = node.filter(|n| n.op.infer(&graph.view(n)).is_ok()) {
             node.clamp = pattern.clamp;
             node.fused.extend(pattern.fused);
             graph.nodes[index] = node;

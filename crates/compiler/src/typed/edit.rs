@@ -1,6 +1,6 @@
 //! Editing a graph while it is rewritten.
 
-use super::{Clamp, Graph, Node, Type, Value, ValueId, fixed};
+use super::{Clamp, Graph, Node, NodeView, Type, Value, ValueId, fixed};
 use crate::onnx::{AttributeProto, NodeProto};
 use crate::ops;
 use crate::tensor::Tensor;
@@ -33,6 +33,16 @@ impl Graph {
         }
         self.outputs.iter().for_each(|v| uses.readers[*v] += 1);
         uses
+    }
+
+    /// A node as its operator sees it.
+    pub(crate) fn view<'a>(&'a self, node: &'a Node) -> NodeView<'a> {
+        let value = |v: &Option<ValueId>| v.map(|v| &self.values[v]);
+        NodeView {
+            proto: &node.proto,
+            inputs: node.inputs.iter().map(value).collect(),
+            opset: self.opset,
+        }
     }
 
     /// Adds a constant.

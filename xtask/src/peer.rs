@@ -1,0 +1,197 @@
+//! Other engines, each in a process of its own: the programs of `tests/peers`.
+
+use crate::{python, shell};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// An engine that can be started.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// Short, for the head of a column.
+    pub(crate) name: &'static str,
+    program: PathBuf,
+    arguments: Vec<PathBuf>,
+    process: Option<Process>,
+}
+
+/// Outputs of a model.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// As the engine computes them; the elements of all outputs.
+    pub(crate) outputs: Vec<f64>,
+    /// As the file means them, from an engine that can tell.
+    pub(crate) plain: Option<Vec<f64>>,
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    /// What it complains of; a file, so that it can write as much as it wants.
+    errors: tempfile::NamedTempFile,
+}
+
+/// ONNX Runtime.
+///
+/// # Errors
+/// When its package cannot be fetched.
+pub(crate) fn onnxruntime() -> Result<Peer> {
+    let script = shell::root().join("tests/peers/onnxruntime_peer.py");
+    Ok(Peer::new("ORT", python::python()?, vec![script]))
+}
+
+/// tract and rten.
+///
+/// # Errors
+/// When they cannot be built.
+pub(crate) fn rust_engines() -> Result<[Peer; 2]> {
+    let directory = build()?;
+    let peer = |name| Peer::new(name, directory.join(name), Vec::new());
+    Ok([peer("tract"), peer("rten")])
+}
+
+/// Builds the engines that are Rust, apart from the workspace.
+fn build() -> Result<PathBuf> {
+    let target = shell::root().join("target/peers");
+    let built = shell::cargo()
+        .args(["build", "--release", "--locked", "--quiet"])
+        .arg("--manifest-path")
+        .arg(shell::root().join("tests/peers/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target)
+        .status()?;
+    ensure!(built.success(), "tests/peers cannot be built");
+    Ok(target.join("release"))
+}
+
+impl Peer {
+    fn new(name: &'static str, program: PathBuf, arguments: Vec<PathBuf>) -> Self {
+        Self {
+            name,
+            program,
+            arguments,
+            process: None,
+        }
+    }
+
+    /// Its name with its version.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(crate) fn version(&mut self) -> Result<String> {
+        let (process, version) = Process::start(&self.program, &self.arguments)?;
+        self.process = Some(process);
+        Ok(version)
+    }
+
+    /// Loads a model with a file for each input, and runs it once.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(crate) fn load(&mut self, model: &Path, inputs: &[&Path]) -> Result<Answer> {
+        let reply = self.ask(&json!({ "model": model, "inputs": inputs }))?;
+        let outputs = numbers(&reply["outputs"]).context("no outputs")?;
+        Ok(Answer {
+            outputs,
+            plain: numbers(&reply["plain"]),
+        })
+    }
+
+    /// Times of so many runs, in microseconds.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(crate) fn run(&mut self, runs: usize) -> Result<Vec<f64>> {
+        let reply = self.ask(&json!({ "runs": runs }))?;
+        let times = reply["ns"].as_array().context("no times")?;
+        let us = |v: &Value| v.as_f64().map(|ns| ns / 1e3).context("no number");
+        times.iter().map(us).collect()
+    }
+
+    /// A process that has died on one model is started again for the next.
+    fn ask(&mut self, what: &Value) -> Result<Value> {
+        let process = match &mut self.process {
+            Some(process) => process,
+            None => self
+                .process
+                .insert(Process::start(&self.program, &self.arguments)?.0),
+        };
+        let reply = process.ask(what);
+        if reply.is_err() {
+            self.process = None;
+        }
+        let reply = reply?;
+        match reply["error"].as_str() {
+            Some(error) => bail!("{error}"),
+            None => Ok(reply),
+        }
+    }
+}
+
+/// All numbers of a list of lists; what is not a number (JSON has no NaN) becomes NaN.
+fn numbers(lists: &Value) -> Option<Vec<f64>> {
+    let each = lists
+        .as_array()?
+        .iter()
+        .filter_map(Value::as_array)
+        .flatten();
+    Some(each.map(|v| v.as_f64().unwrap_or(f64::NAN)).collect())
+}
+
+impl Process {
+    fn start(program: &PathBuf, arguments: &[PathBuf]) -> Result<(Self, String)> {
+        let errors = tempfile::NamedTempFile::new()?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(errors.path())?)
+            .spawn()
+            .with_context(|| format!("{} cannot be started", program.display()))?;
+        let stdin = child.stdin.take().context("no pipe")?;
+        let stdout = BufReader::new(child.stdout.take().context("no pipe")?);
+        let mut process = Self {
+            child,
+            stdin,
+            stdout,
+            errors,
+        };
+        let greeting = process.line()?;
+        let version = greeting["version"]
+            .as_str()
+            .context("no version")?
+            .to_owned();
+        Ok((process, version))
+    }
+
+    fn ask(&mut self, what: &Value) -> Result<Value> {
+        writeln!(self.stdin, "{what}").with_context(|| self.complaint())?;
+        self.line()
+    }
+
+    fn line(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        serde_json::from_str(&line).with_context(|| self.complaint())
+    }
+
+    /// The last line of what it wrote before it died.
+    fn complaint(&self) -> String {
+        let text = std::fs::read_to_string(self.errors.path()).unwrap_or_default();
+        let last = text.lines().rfind(|l| !l.trim().is_empty());
+        format!("it died: {}", last.unwrap_or("without a word"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
