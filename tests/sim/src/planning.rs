@@ -6,13 +6,14 @@ use crate::dice::Dice;
 use crate::sign::PUBLISHER;
 use crate::truth::{self, model, name};
 use sandpiper_core::assignment::Generation;
-use sandpiper_core::fleet::{Fleet, Published, Refused};
+use sandpiper_core::fleet::{DeviceRecord, Fleet, Published, Refused};
 use sandpiper_core::manifest::VersionManifest;
 use sandpiper_core::names::{ActorName, DeviceName, VersionName};
 use sandpiper_core::policy::{Deployment, Policy, Selector};
+use sandpiper_core::profile::PowerState;
 use sandpiper_core::rollout::{RolloutSpec, WaveSize};
 use sandpiper_core::signed::Purpose;
-use sandpiper_core::telemetry::{Hello, Observation};
+use sandpiper_core::telemetry::{Hello, ModelPhase, ModelStatus, Observation, Serving};
 use sandpiper_core::time::Millis;
 use serde::Serialize;
 use std::time::Instant;
@@ -63,7 +64,7 @@ fn spec(version: VersionName) -> RolloutSpec {
     RolloutSpec {
         deployment: name("activity"),
         version,
-        waves: vec![WaveSize::Percent(1), WaveSize::Percent(20)],
+        waves: vec![WaveSize::Percent(20)],
         wave_deadline_s: 3_600,
         bake_s: 60,
         max_failures: 0,
@@ -116,6 +117,30 @@ fn observation(body: &Body, generation: u64) -> Observation {
     }
 }
 
+/// That the device serves what it was assigned.
+fn serving(record: &DeviceRecord, published: Option<&Published>) -> Option<ModelStatus> {
+    let assigned = record.models.values().next()?;
+    let profile = record.profile.as_ref()?;
+    let variant = assigned.ladder.rung(PowerState::Mains)?;
+    let manifest = published?.manifest.variant(variant)?;
+    let target = manifest.best_target(&profile.targets, &profile.runtime_keys)?;
+    Some(ModelStatus {
+        deployment: assigned.deployment.clone(),
+        model: assigned.model.clone(),
+        wanted: assigned.version.clone(),
+        phase: ModelPhase::Serving,
+        serving: Some(Serving {
+            version: assigned.version.clone(),
+            variant: variant.clone(),
+            code: manifest.native.get(&target)?.artefact.digest,
+            power_state: PowerState::Mains,
+        }),
+        failure: None,
+        fetched_bytes: 0,
+        needed_bytes: 0,
+    })
+}
+
 fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
@@ -156,13 +181,21 @@ pub fn measure(devices: usize, variants: usize) -> Result<Figures, Refused> {
     fleet.start_rollout(Millis(EPOCH_MS), &name::<ActorName>("anna"), spec(version))?;
     fleet.take_outbox();
     let mut report_us = Vec::new();
-    for (number, device) in names.iter().enumerate().step_by(step) {
+    // Of the first wave, so that each report moves its device on.
+    let moved = names.len() / 5;
+    for (number, device) in names
+        .iter()
+        .enumerate()
+        .take(moved)
+        .step_by((step / 5).max(1))
+    {
         let body = Body::new(&mut Dice::new(1, "device", number as u64));
         let Some(stream) = fleet.stream(device) else {
             continue;
         };
-        let generation = fleet.device(device)?.generation.0;
-        let seen = observation(&body, generation);
+        let record = fleet.device(device)?;
+        let mut seen = observation(&body, record.generation.0);
+        seen.models.extend(serving(record, published.as_ref()));
         let start = Instant::now();
         fleet.report(Millis(EPOCH_MS + 1_000), device, stream, seen)?;
         report_us.push(microseconds(start));

@@ -23,6 +23,10 @@ use crate::view::Kind;
 /// Finished rollouts kept per deployment; the oldest make room.
 const MAX_FINISHED: usize = 50;
 
+/// The invariants of a rollout look at all of its devices. With more than these they are checked
+/// when its state changes and not at each report, which would cost more than deciding.
+const CHECKED_ALWAYS: usize = 1_000;
+
 impl Fleet {
     /// Makes or changes a deployment. Its model cannot change: that would be another one.
     ///
@@ -312,7 +316,11 @@ impl Fleet {
         if effects.is_empty() {
             return;
         }
-        let violation = invariants::rollout(rollout).err();
+        let small = rollout.devices.len() <= CHECKED_ALWAYS;
+        let checked = small || effects.contains(&RolloutEffect::Keep);
+        let violation = checked
+            .then(|| invariants::rollout(rollout).err())
+            .flatten();
         let deployment = rollout.plan.spec.deployment.clone();
         let model = rollout.plan.model.clone();
         self.out.changed(Kind::Rollouts, name);

@@ -152,6 +152,10 @@ impl Reconciler {
         };
         if slot.active.as_ref().is_some_and(same_code) {
             // Only thresholds, rungs or objectives changed: everything needed is here.
+            let runs = self.wanted_rung(slot, &wanted, self.power).is_some();
+            // When nothing of it can run here any more, that is told, not waited for.
+            let last = slot.failed.last().filter(|_| !runs);
+            slot.failure = last.map(|f| f.failure.clone());
             slot.active = Some(wanted);
             return;
         }

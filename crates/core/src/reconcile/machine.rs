@@ -172,7 +172,7 @@ impl Reconciler {
 
     /// The variant that the active version shall run now: the rung of the power state unless its
     /// code failed here, then the poorer rungs, then the richer ones.
-    fn wanted_rung(
+    pub(super) fn wanted_rung(
         &self,
         slot: &ModelSlot,
         version: &SlotVersion,

@@ -333,6 +333,19 @@ fn a_reboot_starts_the_active_version_at_once() {
 }
 
 #[test]
+fn an_active_version_that_cannot_run_any_more_is_told_as_failed_when_assigned_again() {
+    let mut driver = Driver::new();
+    driver.install(1, "v1");
+    driver.reboot();
+    driver.fail();
+    driver.fail();
+    assert_eq!(driver.phase(), ModelPhase::Failed);
+    driver.assign(2, "v1");
+    assert_eq!(driver.phase(), ModelPhase::Failed);
+    assert!(driver.runners.is_empty(), "nothing of it is tried again");
+}
+
+#[test]
 fn the_device_climbs_without_a_controller() {
     let mut driver = Driver::new();
     driver.install(1, "v1");

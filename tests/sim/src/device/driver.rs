@@ -66,7 +66,9 @@ impl Device {
         match effect {
             DeviceEffect::Persist => {
                 let state = serde_json::to_vec(live.machine.state()).unwrap_or_default();
+                let generation = live.machine.state().generation;
                 self.disk.save_state(state)?;
+                self.kept = generation;
             }
             DeviceEffect::Fetch { artefacts, .. } => {
                 for artefact in artefacts {

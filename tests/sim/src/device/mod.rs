@@ -87,6 +87,8 @@ pub struct Device {
     window_ms: u64,
     /// Newest generation that it has told anybody.
     told: Generation,
+    /// Generation of the state on its disk.
+    kept: Generation,
     /// Artefacts that have rotted.
     rotten: BTreeSet<Digest>,
     dice: Dice,
@@ -113,6 +115,7 @@ impl Device {
             off_ms: 1_000,
             window_ms,
             told: Generation::default(),
+            kept: Generation::default(),
             rotten: BTreeSet::new(),
             dice,
         }
@@ -169,6 +172,7 @@ impl Device {
                 return;
             }
         };
+        self.kept = state.generation;
         checks.hold(outside.now, invariants::device_state(&state));
         let survives = invariants::generation_survives(self.told, state.generation);
         checks.hold(outside.now, survives);
@@ -277,6 +281,9 @@ impl Device {
         let (now, state) = (outside.now, live.machine.state());
         checks.hold(now, invariants::device_state(state));
         let survives = invariants::generation_survives(self.told, state.generation);
+        checks.hold(now, survives);
+        // What is told would be known after a power cut at this moment.
+        let survives = invariants::generation_survives(self.told, self.kept);
         checks.hold(now, survives);
         for (model, slot) in &state.models {
             let routed = live.runners.routed(model);
