@@ -1,5 +1,5 @@
 //! What must hold after every step, in tests and in production. Each has a name, and a deliberate
-//! mistake of [`crate::mutants`] that breaks it.
+//! mistake of `mutants` that breaks it.
 //!
 //! Those that look at one state are checked by production itself; those that compare two states,
 //! or a state with what really happened, are checked by the simulation after every event.
