@@ -1,16 +1,16 @@
 //! More than one core for one module, without wasm threads: every worker has an instance of its
-//! own, all of them over the same pages. They go through the steps of the module together; of each
-//! step a worker does its part, and nobody begins the next one before all are done. The result does
-//! not depend on the number of workers.
+//! own, all of them over the same pages. They go through the steps of the module together; each step
+//! is done in as many parts as there are workers, by whoever has time, and nobody begins the next one
+//! before all parts are done. The result does not depend on the number of workers, nor on who did what.
 
-mod meeting;
+mod board;
 
 use crate::error::{InferError, SandboxError};
 use crate::instance::{Instance, LoadSpec, Loader};
 use crate::pages;
-use meeting::Meeting;
+use board::{Board, Task};
 use sandpiper_core::abi::ModuleAbi;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -21,41 +21,24 @@ const STACK_BYTES: usize = 1 << 20;
 
 /// What the workers share.
 struct Shared {
-    meeting: Meeting,
-    /// Batch of the job; 0 sends the workers home.
-    batch: AtomicU32,
+    board: Board,
+    parts: u32,
     failed: AtomicBool,
     /// Why the first that failed did.
     error: Mutex<Option<InferError>>,
 }
 
 impl Shared {
-    /// All steps of a job for the worker `part` of `parts`.
-    fn work(&self, instance: &mut Instance, batch: u32, (part, parts): (u32, u32)) {
-        for item in 0..batch {
-            for step in 0..instance.steps() {
-                // Everyone learns of a failure at the same meeting, and leaves together.
-                if !self.failed.load(Ordering::Acquire)
-                    && let Err(error) = instance.step(step, item, (part, parts))
-                {
-                    let mut first = self.error.lock().unwrap_or_else(PoisonError::into_inner);
-                    first.get_or_insert(error);
-                    self.failed.store(true, Ordering::Release);
-                }
-                self.meeting.wait();
-            }
+    /// Does a part that was taken, unless one has failed before.
+    fn perform(&self, instance: &mut Instance, task: Task) {
+        if !self.failed.load(Ordering::SeqCst)
+            && let Err(error) = instance.step(task.step, task.item, (task.part, self.parts))
+        {
+            let mut first = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert(error);
+            self.failed.store(true, Ordering::SeqCst);
         }
-    }
-
-    /// Life of a worker's thread.
-    fn serve(&self, instance: &mut Instance, place: (u32, u32)) {
-        loop {
-            self.meeting.wait();
-            match self.batch.load(Ordering::Acquire) {
-                0 => return,
-                batch => self.work(instance, batch, place),
-            }
-        }
+        self.board.finish();
     }
 }
 
@@ -91,8 +74,8 @@ impl Crew {
             workers.clamp(1, MAX_WORKERS)
         };
         let shared = Arc::new(Shared {
-            meeting: Meeting::of(parts),
-            batch: AtomicU32::new(0),
+            board: Board::of(parts),
+            parts,
             failed: AtomicBool::new(false),
             error: Mutex::new(None),
         });
@@ -111,27 +94,24 @@ impl Crew {
             shared,
             others: Vec::new(),
         };
-        for (part, mut instance) in (1..).zip(instances) {
+        for (number, mut instance) in (1..).zip(instances) {
             let shared = Arc::clone(&crew.shared);
             let thread = std::thread::Builder::new()
-                .name(format!("worker-{part}"))
+                .name(format!("worker-{number}"))
                 .stack_size(STACK_BYTES);
             let started = thread.spawn(move || {
                 // It holds for one thread only; `lockdown` sees to the one that calls it.
                 let _ = rustix::thread::set_no_new_privs(true);
-                shared.serve(&mut instance, (part, parts));
-            });
-            match started {
-                Ok(thread) => crew.others.push(thread),
-                Err(source) => {
-                    // Those that were started wait for one who never comes: they are not many.
-                    crew.shared.meeting.absent(parts - part);
-                    return Err(SandboxError::System {
-                        what: "starting a worker's thread",
-                        source,
-                    });
+                while let Some(task) = shared.board.wait_task() {
+                    shared.perform(&mut instance, task);
                 }
-            }
+            });
+            // Those that were started go home when the crew is dropped.
+            crew.others
+                .push(started.map_err(|source| SandboxError::System {
+                    what: "starting a worker's thread",
+                    source,
+                })?);
         }
         Ok(crew)
     }
@@ -162,11 +142,16 @@ impl Crew {
         }
         self.first.give(batch, inputs)?;
         self.first.check_outputs(outputs)?;
-        self.shared.batch.store(batch, Ordering::Release);
-        self.shared.meeting.wait();
-        let place = (0, self.workers());
-        self.shared.work(&mut self.first, batch, place);
-        if self.shared.failed.load(Ordering::Acquire) {
+        for item in 0..batch {
+            for step in 0..self.first.steps() {
+                self.shared.board.write(step, item);
+                while let Some(task) = self.shared.board.take() {
+                    self.shared.perform(&mut self.first, task);
+                }
+                self.shared.board.wait_done();
+            }
+        }
+        if self.shared.failed.load(Ordering::SeqCst) {
             self.first.poison();
             let error = self.shared.error.lock();
             let error = error.unwrap_or_else(PoisonError::into_inner).take();
@@ -179,10 +164,7 @@ impl Crew {
 
 impl Drop for Crew {
     fn drop(&mut self) {
-        self.shared.batch.store(0, Ordering::Release);
-        if !self.others.is_empty() {
-            self.shared.meeting.wait();
-        }
+        self.shared.board.close();
         for thread in self.others.drain(..) {
             // A worker that panicked has said so on standard error.
             let _ = thread.join();
