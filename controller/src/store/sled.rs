@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Bytes of memory that sled may use for pages. The whole state of a fleet of 10,000 devices
 /// is smaller, and a controller on a Raspberry Pi must stay small.
@@ -23,6 +24,9 @@ const CACHE_BYTES: u64 = 64 << 20;
 const LOG: &str = "db";
 /// Name of sled's directory of large values.
 const BLOBS: &str = "blobs";
+
+/// How long sled may take to release its lock after it was closed.
+const RELEASE: Duration = Duration::from_secs(10);
 
 /// A store on disk.
 pub struct SledStore(Group<Engine034>);
@@ -37,13 +41,15 @@ impl SledStore {
             path: path.to_owned(),
             source,
         };
-        if !path.exists() {
+        let db = if path.exists() {
+            open_sled(path)?
+        } else {
             create(path).map_err(|error| match error {
                 error @ StoreError::Open { .. } => error,
                 other => open_error(other.into()),
             })?;
-        }
-        let db = open_sled(path)?;
+            open_released(path)?
+        };
         let log = File::open(path.join(LOG)).map_err(|error| open_error(error.into()))?;
         let blobs = BlobSync {
             dir: path.join(BLOBS),
@@ -59,6 +65,19 @@ impl SledStore {
         // is seen from now on.
         engine.sync()?;
         Ok(Self(Group::new(engine)))
+    }
+}
+
+/// Opens what this process has just closed: sled's own threads may hold the lock a moment longer.
+fn open_released(path: &Path) -> Result<Db, StoreError> {
+    let begun = Instant::now();
+    loop {
+        match open_sled(path) {
+            Err(StoreError::InUse(_)) if begun.elapsed() < RELEASE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
     }
 }
 
