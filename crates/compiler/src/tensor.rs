@@ -137,6 +137,25 @@ impl Tensor {
         }
     }
 
+    /// The tensor whose [`Self::to_bytes`] these are.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; bytes behind the last whole element count as none.
+    pub fn from_bytes(dtype: DType, dims: Vec<usize>, bytes: &[u8]) -> Result<Self, String> {
+        fn each<const N: usize, T>(bytes: &[u8], of: fn([u8; N]) -> T) -> Vec<T> {
+            bytes.as_chunks().0.iter().map(|b| of(*b)).collect()
+        }
+        let data = match dtype {
+            DType::F32 => Data::F32(each(bytes, f32::from_le_bytes)),
+            DType::I8 => Data::I8(bytes.iter().map(|b| b.cast_signed()).collect()),
+            DType::U8 => Data::U8(bytes.to_vec()),
+            DType::Bool => Data::Bool(bytes.to_vec()),
+            DType::I32 => Data::I32(each(bytes, i32::from_le_bytes)),
+            DType::I64 => Data::I64(each(bytes, i64::from_le_bytes)),
+        };
+        Self::new(dims, data)
+    }
+
     /// The same elements under other dimensions.
     ///
     /// # Errors

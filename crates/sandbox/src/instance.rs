@@ -1,5 +1,6 @@
 //! Loading and running one module.
 
+use crate::crew::MAX_WORKERS;
 use crate::error::{InferError, SandboxError};
 use crate::host::host_target;
 use crate::limits::{Limiter, Limits};
@@ -33,9 +34,6 @@ pub enum Weights<'a> {
     /// reported as a trap.
     Bytes(&'a [u8]),
 }
-
-/// Most parts of a step.
-const MAX_PARTS: u32 = 64;
 
 /// What to load and what it may take.
 #[derive(Debug, Clone)]
@@ -298,7 +296,7 @@ impl Instance {
             return Err(InferError::Code(1));
         };
         let fits = step < steps.count && item < self.abi.max_batch && part < parts;
-        if !fits || parts > MAX_PARTS {
+        if !fits || parts > MAX_WORKERS {
             return Err(InferError::Code(1));
         }
         let arguments = [step, item, part, parts].map(u32::cast_signed);

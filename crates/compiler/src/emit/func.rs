@@ -170,7 +170,8 @@ impl<'a> Func<'a> {
         self.op(I::BrIf(depth));
     }
 
-    /// A new variable that is 0, which a compiler cannot know: there are at most 64 parts.
+    /// A new variable that is 0, which a compiler cannot know: there are fewer than
+    /// 2^16 parts (the sandbox allows 16).
     pub(crate) fn never(&mut self) -> Local {
         let never = self.i32();
         self.get(PARTS).int(16).op(I::I32ShrU).set(never);

@@ -17,7 +17,7 @@ pub(crate) enum Form {
 
 impl Form {
     /// Bytes of an element before and after.
-    fn bytes(self) -> (usize, usize) {
+    pub(crate) fn bytes(self) -> (usize, usize) {
         match self {
             Self::Same(size) => (size, size),
             Self::Widened(_) => (1, 2),

@@ -249,6 +249,29 @@ impl<'a> LowerCx<'a> {
         self.push(Copy { dst, ..copy }, 0)
     }
 
+    /// Adds a copy of floats of these extents, between elements so many apart in source and
+    /// destination, by dimension.
+    pub(crate) fn reorder(
+        &mut self,
+        name: &'static str,
+        (src, dst): (Ref, Ref),
+        dims: &[usize],
+        [from, to]: [&[usize]; 2],
+    ) -> Result<(), String> {
+        let bytes = |strides: &[usize]| strides.iter().map(|s| 4 * *s as i64).collect();
+        let copy = Copy {
+            name,
+            src,
+            dst,
+            size: 4,
+            dims: dims.to_vec(),
+            from: (0, bytes(from)),
+            to: (0, bytes(to)),
+            fill: None,
+        };
+        self.push(copy.simplified(), 0)
+    }
+
     /// Adds a kernel that makes the node's output, with its multiply-accumulates for one item.
     pub(crate) fn push(&mut self, kernel: impl Kernel + 'static, macs: u64) -> Result<(), String> {
         let wanted = self.node.outputs.iter().flatten().next();

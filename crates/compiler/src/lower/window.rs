@@ -78,6 +78,12 @@ impl Geometry {
         })
     }
 
+    /// Rows and columns of the source with its padding.
+    fn full(&self) -> [usize; 2] {
+        let extent = self.extent();
+        [0, 1].map(|i| extent[i].max(self.begin[i] + self.input[i]))
+    }
+
     /// How windows lie over rows (0) or columns (1), for programs.
     pub(crate) fn span(&self, axis: usize) -> Span {
         Span {
@@ -105,8 +111,7 @@ impl Geometry {
             return Ok((cx.read(index, Layout::Last)?, self.input));
         }
         let size = cx.ty(index)?.dtype.size_bytes();
-        let extent = self.extent();
-        let full = [0, 1].map(|i| extent[i].max(self.begin[i] + self.input[i]));
+        let full = self.full();
         let total = elements(&[self.images, full[0], full[1], self.channels]);
         let bytes = total.ok_or("its padded input is too large")? * size;
         let from = cx.layout(index);
@@ -152,19 +157,13 @@ impl Geometry {
         index: usize,
         (name, form, fill): (&'static str, Form, Fill),
     ) -> Result<(Ref, [usize; 2]), String> {
-        let extent = self.extent();
-        let behind = |i: usize| extent[i].saturating_sub(self.begin[i] + self.input[i]);
-        let (around, beside) = ([self.begin[0], behind(0)], [self.begin[1], behind(1)]);
-        let full = [
-            around[0] + self.input[0] + around[1],
-            beside[0] + self.input[1] + beside[1],
-        ];
+        let full = self.full();
+        let [around, beside] = [0, 1].map(|i| {
+            let before = self.begin[i];
+            [before, full[i] - before - self.input[i]]
+        });
         let total = elements(&[self.images, full[0], full[1], self.channels]);
-        let size = match form {
-            Form::Same(size) => size,
-            Form::Widened(_) => 2,
-        };
-        let bytes = total.and_then(|n| n.checked_mul(size));
+        let bytes = total.and_then(|n| n.checked_mul(form.bytes().1));
         let src = cx.read(index, Layout::Last)?;
         let dst = cx.temporary(bytes.ok_or("its padded input is too large")?);
         let frame = Frame {

@@ -2,8 +2,7 @@
 
 use super::MIXES;
 use super::{Call, Operator};
-use crate::emit::Ref;
-use crate::kernels::{Copy, Ex, Product, Scalar, Ty, index};
+use crate::kernels::{Ex, Product, Scalar, Ty, index};
 use crate::lower::{Layout, LowerCx};
 use crate::reference::places::places;
 use crate::tensor::{Tensor, elements};
@@ -179,27 +178,6 @@ impl Matrices {
     }
 }
 
-/// Adds a copy of an array, of these extents and strides, to a dense one.
-fn gathered(
-    cx: &mut LowerCx<'_>,
-    (src, dst): (Ref, Ref),
-    dims: &[usize],
-    [from, to]: [&[usize]; 2],
-) -> Result<(), String> {
-    let bytes = |strides: &[usize]| strides.iter().map(|s| 4 * *s as i64).collect();
-    let copy = Copy {
-        name: "einsum",
-        src,
-        dst,
-        size: 4,
-        dims: dims.to_vec(),
-        from: (0, bytes(from)),
-        to: (0, bytes(to)),
-        fill: None,
-    };
-    cx.push(copy.simplified(), 0)
-}
-
 /// Adds the kernels of a product of matrices: operands and result are brought into order if they are
 /// in another one.
 fn by_product(cx: &mut LowerCx<'_>, plan: &Plan, m: &Matrices) -> Result<(), String> {
@@ -222,7 +200,7 @@ fn by_product(cx: &mut LowerCx<'_>, plan: &Plan, m: &Matrices) -> Result<(), Str
             src
         } else {
             let dst = cx.temporary(4 * dims.iter().product::<usize>());
-            gathered(cx, (src, dst), &dims, [&from, &dense])?;
+            cx.reorder("einsum", (src, dst), &dims, [&from, &dense])?;
             dst
         });
     }
@@ -253,7 +231,7 @@ fn by_product(cx: &mut LowerCx<'_>, plan: &Plan, m: &Matrices) -> Result<(), Str
     cx.push(product, (outer * rows * columns) as u64 * inner as u64)?;
     match from == to {
         true => Ok(()),
-        false => gathered(cx, (made, result), &dims, [&from, &to]),
+        false => cx.reorder("einsum", (made, result), &dims, [&from, &to]),
     }
 }
 

@@ -3,8 +3,7 @@
 
 use super::MIXES;
 use super::{Call, Operator};
-use crate::emit::Ref;
-use crate::kernels::{Copy, Element, Fill};
+use crate::kernels::{Element, Fill};
 use crate::lower::dense::{Bias, Ending, Terms, product_into, product_of_rows};
 use crate::lower::{Layout, LowerCx};
 use crate::math::turn;
@@ -179,27 +178,6 @@ fn resized<T: Clone>(dims: &[T], axis: usize, [size, parts]: [T; 2]) -> Vec<T> {
     dims
 }
 
-/// Adds a copy of floats between two orders of [outer, axis, inner, parts].
-fn moved(
-    cx: &mut LowerCx<'_>,
-    (src, dst): (Ref, Ref),
-    dims: [usize; 4],
-    [from, to]: [[usize; 4]; 2],
-) -> Result<(), String> {
-    let bytes = |strides: [usize; 4]| strides.iter().map(|s| 4 * *s as i64).collect();
-    let copy = Copy {
-        name: "axes",
-        src,
-        dst,
-        size: 4,
-        dims: dims.to_vec(),
-        from: (0, bytes(from)),
-        to: (0, bytes(to)),
-        fill: None,
-    };
-    cx.push(copy.simplified(), 0)
-}
-
 /// Strides of [outer, axis, inner, parts] where it lies so, and where the axis comes after `inner`.
 fn orders([_, len, inner, parts]: [usize; 4]) -> [[usize; 4]; 2] {
     let all = len * inner * parts;
@@ -246,7 +224,8 @@ impl Operator for Dft {
         if inner > 1 {
             let dims = [outer, transform.given, inner, transform.parts];
             let to = cx.temporary(4 * dims.iter().product::<usize>());
-            moved(cx, (src, to), dims, orders(dims))?;
+            let [plain, turned] = orders(dims);
+            cx.reorder("axes", (src, to), &dims, [&plain, &turned])?;
             src = to;
         }
         let result = cx.write(Layout::Plain)?;
@@ -260,7 +239,7 @@ impl Operator for Dft {
         if inner > 1 {
             let dims = [outer, transform.frequencies, inner, 2];
             let [plain, turned] = orders(dims);
-            moved(cx, (made, result), dims, [turned, plain])?;
+            cx.reorder("axes", (made, result), &dims, [&turned, &plain])?;
         }
         Ok(())
     }

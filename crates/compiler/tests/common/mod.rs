@@ -13,36 +13,7 @@ pub type Tensors = BTreeMap<String, Tensor>;
 
 /// A tensor of these bytes.
 pub fn tensor(dtype: DType, dims: Vec<usize>, bytes: &[u8]) -> Tensor {
-    let data = match dtype {
-        DType::F32 => Data::F32(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b))
-                .collect(),
-        ),
-        DType::I8 => Data::I8(bytes.iter().map(|b| *b as i8).collect()),
-        DType::U8 => Data::U8(bytes.to_vec()),
-        DType::Bool => Data::Bool(bytes.to_vec()),
-        DType::I32 => Data::I32(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| i32::from_le_bytes(*b))
-                .collect(),
-        ),
-        DType::I64 => Data::I64(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| i64::from_le_bytes(*b))
-                .collect(),
-        ),
-    };
-    Tensor::new(dims, data).unwrap()
+    Tensor::from_bytes(dtype, dims, bytes).unwrap()
 }
 
 /// The same inference step by step, each step in three parts, the last of them first: the result

@@ -1,11 +1,9 @@
 //! What the file means: the output that all sides are held against.
 
 use super::case::Case;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use sandpiper_compiler::build::outline;
-use sandpiper_compiler::tensor::Data;
 use sandpiper_compiler::{Model, Options, Tensor, evaluate};
-use sandpiper_core::tensor::DType;
 use std::collections::BTreeMap;
 
 /// The output of a model that computes in integers by its operators (the QOperator and dynamic
@@ -28,26 +26,7 @@ pub(super) fn of_integer_operators(case: &Case) -> Result<Option<Vec<f64>>> {
     let input = summary.inputs.first().context("no input")?;
     let bytes = std::fs::read(&case.input)?;
     let dims = input.shape(1).iter().map(|d| *d as usize).collect();
-    let data = match input.dtype {
-        DType::F32 => Data::F32(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b))
-                .collect(),
-        ),
-        DType::I64 => Data::I64(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| i64::from_le_bytes(*b))
-                .collect(),
-        ),
-        other => bail!("an input of {other}"),
-    };
-    let tensor = Tensor::new(dims, data).map_err(|e| anyhow!("{e}"))?;
+    let tensor = Tensor::from_bytes(input.dtype, dims, &bytes).map_err(|e| anyhow!("{e}"))?;
     let inputs = BTreeMap::from([(input.name.clone(), tensor)]);
     let outputs = evaluate(&onnx, &Options::default(), &inputs)?;
     let mut values = Vec::new();
