@@ -155,9 +155,7 @@ impl Driver {
         let Some(old) = self.guests.loaded.remove(key) else {
             return;
         };
-        let routed = self.routes.get(key.0.as_str());
-        if routed.is_some_and(|r| Arc::ptr_eq(&r, &old)) {
-            self.routes.remove(&key.0);
+        if self.routes.drop_out(&old) {
             self.close_with(Some(old));
         }
     }
@@ -172,9 +170,7 @@ impl Driver {
         tracing::warn!(%model, %version, %variant, "the runner died: {message}");
         self.guests.loaded.remove(&key);
         served.died();
-        let routed = self.routes.get(model.as_str());
-        if routed.is_some_and(|r| Arc::ptr_eq(&r, served)) {
-            self.routes.remove(&model);
+        if self.routes.drop_out(served) {
             self.close_with(Some(served.clone()));
         }
         self.handle(DeviceEvent::RunnerDied {

@@ -148,7 +148,7 @@ async fn infer(
         Err(response) => return *response,
     };
     match body {
-        Ok(body) => answer(&routes, &served, &headers, &body).await,
+        Ok(body) => answer(&routes, served, named.version.is_some(), &headers, &body).await,
         // 413 for a body beyond the limit, 400 for one that broke off.
         Err(rejection) => {
             served.rejected();
@@ -162,7 +162,13 @@ async fn nowhere(uri: Uri) -> Response {
     refuse(StatusCode::NOT_FOUND, why)
 }
 
-async fn answer(routes: &Routes, served: &Served, headers: &HeaderMap, body: &[u8]) -> Response {
+async fn answer(
+    routes: &Routes,
+    served: Arc<Served>,
+    version_named: bool,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Response {
     let header_len = match headers
         .get(HEADER_LENGTH)
         .map(|v| v.to_str().map(str::parse))
@@ -187,9 +193,15 @@ async fn answer(routes: &Routes, served: &Served, headers: &HeaderMap, body: &[u
         }
     };
     let given = std::mem::take(&mut request.inputs);
-    match routes.infer(served, request.batch, given).await {
-        Ok(outs) => {
-            let by = &served.by;
+    let result = if version_named {
+        let result = routes.run(&served, request.batch, given).await;
+        result.map(|outs| (served.clone(), outs))
+    } else {
+        routes.infer(served.clone(), request.batch, given).await
+    };
+    match result {
+        Ok((answered, outs)) => {
+            let by = &answered.by;
             let names = (by.model.as_str(), by.version.as_str(), by.variant.as_str());
             let (bytes, length) = tensors::render(&request, names, &outputs, &outs);
             match length {

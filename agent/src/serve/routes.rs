@@ -1,4 +1,5 @@
-//! Which guest answers for which model, swapped atomically.
+//! Which guest answers for which model, swapped atomically; and which one in its place, while the
+//! version is new.
 
 use super::activity::Activity;
 use super::tensors::has_nonfinite;
@@ -6,7 +7,7 @@ use crate::clock;
 use crate::guest::{Guest, GuestError};
 use crate::tally::{ServedBy, Tally};
 use sandpiper_core::abi::ModuleAbi;
-use sandpiper_core::names::{ModelName, VersionName};
+use sandpiper_core::names::VersionName;
 use sandpiper_core::tensor::TensorSpec;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -119,12 +120,20 @@ pub enum Absent {
     },
 }
 
+/// Where the requests of a model go.
+#[derive(Clone)]
+struct Route {
+    served: Arc<Served>,
+    /// What served the version before, while it still runs.
+    spare: Option<Arc<Served>>,
+}
+
 /// The table of what serves.
 #[derive(Default)]
 pub struct Routes {
     /// What runs now.
     pub activity: Activity,
-    table: RwLock<BTreeMap<String, Arc<Served>>>,
+    table: RwLock<BTreeMap<String, Route>>,
     expected: RwLock<BTreeMap<String, Expected>>,
     status: RwLock<Value>,
 }
@@ -132,7 +141,7 @@ pub struct Routes {
 impl Routes {
     /// What serves this model.
     pub fn get(&self, model: &str) -> Option<Arc<Served>> {
-        look(&self.table).get(model).cloned()
+        look(&self.table).get(model).map(|r| r.served.clone())
     }
 
     /// What serves this model and, when a version is named, that version.
@@ -171,20 +180,54 @@ impl Routes {
         *change(&self.expected) = expected;
     }
 
-    /// From now on requests of the model go there. Gives what served before.
+    /// From now on requests of the model go there. Gives what served before and ends with this:
+    /// that of another version stays as the spare until it is [dropped](Self::drop_out).
     pub fn switch(&self, served: Arc<Served>) -> Option<Arc<Served>> {
-        let name = served.by.model.to_string();
-        change(&self.table).insert(name, served)
+        let mut table = change(&self.table);
+        let Some(route) = table.get_mut(served.by.model.as_str()) else {
+            let (name, spare) = (served.by.model.to_string(), None);
+            table.insert(name, Route { served, spare });
+            return None;
+        };
+        let same = |other: &Served| other.by.version == served.by.version;
+        if route.spare.as_deref().is_some_and(same) {
+            route.spare = None;
+        }
+        let before = std::mem::replace(&mut route.served, served.clone());
+        if same(&before) {
+            return Some(before);
+        }
+        route.spare.replace(before)
     }
 
-    /// Nothing serves the model any more.
-    pub fn remove(&self, model: &ModelName) -> Option<Arc<Served>> {
-        change(&self.table).remove(model.as_str())
+    /// This one answers no more. The spare of its model takes its place if there is one. Whether
+    /// it was in the table.
+    pub fn drop_out(&self, gone: &Arc<Served>) -> bool {
+        let mut table = change(&self.table);
+        let name = gone.by.model.as_str();
+        let Some(route) = table.get_mut(name) else {
+            return false;
+        };
+        if route.spare.as_ref().is_some_and(|s| Arc::ptr_eq(s, gone)) {
+            route.spare = None;
+            return true;
+        }
+        let routed = Arc::ptr_eq(&route.served, gone);
+        if routed {
+            match route.spare.take() {
+                Some(spare) => route.served = spare,
+                None => drop(table.remove(name)),
+            }
+        }
+        routed
     }
 
-    /// All that serve.
+    /// All that serve or may have to.
     pub fn all(&self) -> Vec<Arc<Served>> {
-        look(&self.table).values().cloned().collect()
+        let table = look(&self.table);
+        let routes = table.values();
+        let all = routes.flat_map(|r| [Some(r.served.clone()), r.spare.clone()]);
+        all.flatten().collect()
     }
 
     /// Whether at least one model serves.
@@ -202,11 +245,51 @@ impl Routes {
         *change(&self.status) = status;
     }
 
-    /// Runs one batch and counts it.
+    /// Runs one batch and counts it. What a new version dies or errs on, the spare answers: a
+    /// rollout takes no answer away. Gives who answered.
     ///
     /// # Errors
     /// [`GuestError`].
     pub async fn infer(
+        &self,
+        served: Arc<Served>,
+        batch: u32,
+        inputs: Vec<Vec<u8>>,
+    ) -> Result<(Arc<Served>, Vec<Vec<u8>>), GuestError> {
+        let spare = self.spare_of(&served);
+        let kept = spare.as_ref().map(|_| inputs.clone());
+        let failed = match self.run(&served, batch, inputs).await {
+            Ok(outputs) => return Ok((served, outputs)),
+            Err(error) => error,
+        };
+        let at_fault = matches!(
+            failed,
+            GuestError::Code(_) | GuestError::Died(_) | GuestError::Gone(_)
+        );
+        let (Some(spare), Some(inputs), true) = (spare, kept, at_fault) else {
+            return Err(failed);
+        };
+        // The error that is told is that of the version in force.
+        let answered = self.run(&spare, batch, inputs).await;
+        answered.map(|outputs| (spare, outputs)).or(Err(failed))
+    }
+
+    /// What can answer in the place of this one: the same tensors, in batches as large.
+    fn spare_of(&self, served: &Served) -> Option<Arc<Served>> {
+        let table = look(&self.table);
+        let spare = table.get(served.by.model.as_str())?.spare.as_ref()?;
+        let fits = spare.inputs() == served.inputs()
+            && spare.outputs() == served.outputs()
+            && spare.abi.max_batch >= served.abi.max_batch
+            && spare.by.version != served.by.version;
+        fits.then(|| spare.clone())
+    }
+
+    /// Runs one batch on this one alone, and counts it.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn run(
         &self,
         served: &Served,
         batch: u32,

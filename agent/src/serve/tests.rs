@@ -195,6 +195,37 @@ async fn a_death_is_an_error_and_counts_once_as_a_trap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_version_before_answers_what_a_new_one_dies_of() {
+    let routes = Arc::new(Routes::default());
+    let base = start(routes.clone()).await;
+    let (old, new) = (served("v1", false), served("v2", true));
+    routes.switch(old.clone());
+    assert!(
+        routes.switch(new.clone()).is_none(),
+        "the old one was let go"
+    );
+    let reply = send(&base, INFER, BODY, None).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(reply.json()["model_version"], "v1");
+    // Who asks for the new one is told what became of it.
+    let named = "/v2/models/activity/versions/v2/infer";
+    assert_eq!(send(&base, named, BODY, None).await.status, 500);
+    let counts = |s: &Served| {
+        let energy = sandpiper_core::energy::Energy::default();
+        let window = s.take_tally().close(&s.by, crate::clock::now(), energy);
+        (window.inferences, window.errors)
+    };
+    assert_eq!((counts(&old), counts(&new)), ((1, 0), (0, 2)));
+    // Until the new one is there again, the old one serves.
+    assert!(routes.drop_out(&new));
+    assert!(Arc::ptr_eq(&routes.get("activity").unwrap(), &old));
+    routes.switch(served("v2", false));
+    assert!(routes.drop_out(&old), "it was kept again");
+    assert!(!routes.drop_out(&old));
+    assert_eq!(routes.all().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn server_and_model_describe_themselves() {
     let routes = Arc::new(Routes::default());
     routes.switch(served("v1", false));

@@ -208,13 +208,16 @@ pub enum Model {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
-    /// Run a file once in the sandbox. Needs no controller.
+    /// Run a file of ONNX or wasm once in the sandbox. Needs no controller.
     #[command(
         after_help = "Example:\n  sandpiper model run small.onnx --inputs in.npz --outputs out.npz\n\nThe arrays of the input file have the names of the model's inputs."
     )]
     Run {
-        /// The ONNX file.
+        /// The file: ONNX, or a wasm module that keeps the ABI.
         file: PathBuf,
+        /// Weights of a wasm module whose ABI names some.
+        #[arg(long)]
+        weights: Option<PathBuf>,
         /// Arrays named like the model's inputs.
         #[arg(long)]
         inputs: PathBuf,
@@ -246,9 +249,12 @@ pub struct Import {
     /// The version.
     #[arg(long)]
     pub version: VersionName,
-    /// `NAME=FILE.onnx`, once per variant.
+    /// `NAME=FILE`, once per variant: an ONNX file, or a wasm module that keeps the ABI.
     #[arg(long = "variant", required = true)]
     pub variants: Vec<String>,
+    /// `NAME=FILE`: weights of a variant that is a wasm module whose ABI names some.
+    #[arg(long)]
+    pub weights: Vec<String>,
     /// Labelled evaluation data.
     #[arg(long)]
     pub eval: Option<PathBuf>,

@@ -1,8 +1,9 @@
 //! Compiles and measures the variants of a version, and assembles what is published.
 
 use super::evaluate::{self, EvaluateError, Samples};
+use super::module::{Module, ModuleError};
 use super::npz::NpzError;
-use sandpiper_compiler::{CompileError, Options};
+use sandpiper_compiler::Options;
 use sandpiper_core::digest::ArtefactRef;
 use sandpiper_core::manifest::{
     Accuracy, AccuracySource, Evaluation, Golden, NativeCode, VariantManifest, VersionManifest,
@@ -11,7 +12,7 @@ use sandpiper_core::names::{ActorName, ModelName, VariantName, VersionName};
 use sandpiper_core::target::Target;
 use sandpiper_core::tensor::TensorSpec;
 use sandpiper_core::time::Millis;
-use sandpiper_sandbox::{Instance, Origin, SandboxError};
+use sandpiper_sandbox::{Instance, SandboxError};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -27,8 +28,10 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub struct VariantSource {
     /// Name.
     pub name: VariantName,
-    /// The ONNX file's bytes.
-    pub onnx: Vec<u8>,
+    /// The bytes of an ONNX file, or of a wasm module that keeps the ABI.
+    pub file: Vec<u8>,
+    /// Weights of a wasm module whose ABI names some.
+    pub weights: Option<Vec<u8>>,
     /// Accuracy that the publisher states; used when there is no evaluation data.
     pub claimed_accuracy: Option<f64>,
 }
@@ -71,18 +74,18 @@ pub struct Built {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// No variant.
-    #[error("a version needs at least one variant: give --variant NAME=FILE.onnx")]
+    #[error("a version needs at least one variant: give --variant NAME=FILE")]
     NoVariant,
     /// The same name twice.
     #[error("variant `{0}` is given twice")]
     Twice(VariantName),
-    /// The ONNX file is refused.
-    #[error("variant `{variant}` does not compile")]
-    Compile {
+    /// The file is refused.
+    #[error("variant `{variant}` cannot be used")]
+    Module {
         /// The variant.
         variant: VariantName,
         /// Why.
-        source: CompileError,
+        source: ModuleError,
     },
     /// The sandbox refuses the module.
     #[error("variant `{variant}` has no native code")]
@@ -202,12 +205,12 @@ fn build_variant(
         max_batch: request.max_batch,
         shapes: BTreeMap::new(),
     };
-    let compiled = sandpiper_compiler::compile(&source.onnx, &options).map_err(|source| {
-        ImportError::Compile {
+    let weights = source.weights.as_deref();
+    let module =
+        Module::of(&source.file, weights, &options).map_err(|source| ImportError::Module {
             variant: name.clone(),
             source,
-        }
-    })?;
+        })?;
     let refused = |source| ImportError::Sandbox {
         variant: name.clone(),
         source,
@@ -217,13 +220,7 @@ fn build_variant(
         source: Box::new(source),
     };
 
-    let mut instance = sandpiper_sandbox::load_wasm(
-        &compiled.wasm,
-        &compiled.weights,
-        Origin::OwnCompiler,
-        DEADLINE,
-    )
-    .map_err(refused)?;
+    let mut instance = module.load(DEADLINE).map_err(refused)?;
     let accuracy = accuracy(request, source, &mut instance)?;
     let samples = request.evaluation.as_ref().map(|(samples, _)| samples);
     let golden =
@@ -232,8 +229,7 @@ fn build_variant(
 
     let mut native = BTreeMap::new();
     for &target in &request.targets {
-        let made = sandpiper_sandbox::precompile(&compiled.wasm, target, Origin::OwnCompiler)
-            .map_err(refused)?;
+        let made = module.native(target).map_err(refused)?;
         let artefact = keep(artefacts, made.native);
         native.insert(
             target,
@@ -243,17 +239,14 @@ fn build_variant(
             },
         );
     }
-    let weights = compiled
-        .abi
-        .weights
-        .map(|_| keep(artefacts, compiled.weights));
+    let weights = module.abi.weights.map(|_| keep(artefacts, module.weights));
     Ok(VariantManifest {
         name: name.clone(),
         accuracy,
-        abi: compiled.abi,
-        macs: compiled.report.macs,
-        params: compiled.report.params,
-        wasm: keep(artefacts, compiled.wasm),
+        abi: module.abi,
+        macs: module.macs,
+        params: module.params,
+        wasm: keep(artefacts, module.wasm),
         native,
         weights,
         golden: Golden {

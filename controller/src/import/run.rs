@@ -1,11 +1,12 @@
-//! Runs an ONNX file once in the sandbox, arrays in and arrays out.
+//! Runs a file of ONNX or wasm once in the sandbox, arrays in and arrays out.
 
 use super::evaluate::{shape_text, spec_text};
+use super::module::{Module, ModuleError};
 use super::npz::{self, Array, Arrays, NpzError};
-use sandpiper_compiler::{CompileError, Options};
+use sandpiper_compiler::Options;
 use sandpiper_core::abi::{ModuleAbi, PlacedTensor};
 use sandpiper_core::tensor::{DType, Dim, TensorSpec};
-use sandpiper_sandbox::{InferError, Instance, Origin, SandboxError};
+use sandpiper_sandbox::{InferError, Instance, SandboxError};
 use std::time::Duration;
 
 /// Longest time of one call: it only tells an endless loop from a slow model.
@@ -14,9 +15,9 @@ const DEADLINE: Duration = Duration::from_secs(600);
 /// Why a file gave no result.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The ONNX file is refused.
-    #[error("the model does not compile")]
-    Compile(#[from] CompileError),
+    /// The file is refused.
+    #[error("the file cannot be used")]
+    Module(#[from] ModuleError),
     /// The sandbox refuses the module.
     #[error("the model cannot be loaded")]
     Sandbox(#[from] SandboxError),
@@ -56,20 +57,20 @@ pub enum RunError {
     Infer(#[from] InferError),
 }
 
-/// Compiles the file and runs it on these inputs; a batch larger than the model takes is run in
+/// Makes a module of the file and runs it on these inputs; a batch larger than the model takes is run in
 /// slices, which gives the same result because the items of a batch do not touch each other.
 ///
 /// # Errors
 /// [`RunError`].
-pub fn run(onnx: &[u8], options: &Options, inputs: &Arrays) -> Result<Arrays, RunError> {
-    let compiled = sandpiper_compiler::compile(onnx, options)?;
-    let batch = check_inputs(&compiled.abi, inputs)?;
-    let mut instance = sandpiper_sandbox::load_wasm(
-        &compiled.wasm,
-        &compiled.weights,
-        Origin::OwnCompiler,
-        DEADLINE,
-    )?;
+pub fn run(
+    file: &[u8],
+    weights: Option<&[u8]>,
+    options: &Options,
+    inputs: &Arrays,
+) -> Result<Arrays, RunError> {
+    let module = Module::of(file, weights, options)?;
+    let batch = check_inputs(&module.abi, inputs)?;
+    let mut instance = module.load(DEADLINE)?;
     run_slices(&mut instance, inputs, batch)
 }
 

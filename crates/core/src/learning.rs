@@ -167,9 +167,13 @@ impl Learned {
 }
 
 /// Roofline: the larger of the time to compute and the time to read the weights, plus the fixed
-/// cost of a call. In microseconds; `None` before the device has measured its speed.
+/// cost of a call. In microseconds; `None` before the device has measured its speed, and for a
+/// module that does not tell what it computes.
 pub fn prior_latency_us(profile: &DeviceProfile, variant: &VariantManifest) -> Option<f64> {
-    let speed = profile.speed.as_ref()?;
+    let speed = profile
+        .speed
+        .as_ref()
+        .filter(|_| !variant.macs.is_empty())?;
     let mut compute_s = 0.0;
     for (dtype, macs) in &variant.macs {
         compute_s += *macs as f64 / speed.macs_per_s.get(dtype).filter(|r| **r > 0.0)?;

@@ -45,5 +45,5 @@ pub use limits::Limits;
 #[cfg(feature = "compile")]
 pub use once::{RunError, load_wasm, run_once};
 #[cfg(feature = "compile")]
-pub use precompile::{Origin, Precompiled, precompile};
+pub use precompile::{Origin, Precompiled, abi_of, precompile};
 pub use settings::{COMPILER_EPOCH, runtime_key};

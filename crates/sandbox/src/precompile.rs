@@ -28,6 +28,17 @@ pub struct Precompiled {
     pub runtime_key: String,
 }
 
+/// The ABI of a module that keeps every rule of ABI v1; `bounded` is true only for
+/// [`Origin::OwnCompiler`].
+///
+/// # Errors
+/// [`SandboxError`] naming the rule that the module breaks.
+pub fn abi_of(wasm: &[u8], origin: Origin) -> Result<ModuleAbi, SandboxError> {
+    let mut abi = inspect(wasm)?;
+    abi.bounded &= origin == Origin::OwnCompiler;
+    Ok(abi)
+}
+
 /// Checks a module against ABI v1 and makes native code of it. Works for every target on every
 /// host; the CPU of this host plays no part.
 ///
@@ -38,8 +49,7 @@ pub fn precompile(
     target: Target,
     origin: Origin,
 ) -> Result<Precompiled, SandboxError> {
-    let mut abi = inspect(wasm)?;
-    abi.bounded &= origin == Origin::OwnCompiler;
+    let abi = abi_of(wasm, origin)?;
     let config = Settings::of(target, abi.bounded).compiling()?;
     let engine = Engine::new(&config).map_err(engine_error)?;
     let native = engine

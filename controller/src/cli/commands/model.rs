@@ -46,6 +46,7 @@ pub(super) async fn model(session: &mut Session<'_>, command: Model) -> Result<(
         }
         Model::Run {
             file,
+            weights,
             inputs,
             outputs,
             shapes,
@@ -59,9 +60,11 @@ pub(super) async fn model(session: &mut Session<'_>, command: Model) -> Result<(
                 let path = path.clone();
                 move |source| CliError::Npz { path, source }
             };
-            let onnx = read(&file)?;
+            let bytes = read(&file)?;
+            let weights = weights.as_deref().map(read).transpose()?;
             let arrays = npz::read_file(&inputs).map_err(unusable(&inputs))?;
-            let results = run::run(&onnx, &options, &arrays).map_err(|source| CliError::Run {
+            let results = run::run(&bytes, weights.as_deref(), &options, &arrays);
+            let results = results.map_err(|source| CliError::Run {
                 path: file.clone(),
                 source: Box::new(source),
             })?;
@@ -134,10 +137,11 @@ async fn import(session: &mut Session<'_>, args: Import) -> Result<(), CliError>
 fn request(args: &Import) -> Result<ImportRequest, CliError> {
     let name = |text: &str| VariantName::new(text).map_err(|e| CliError::Usage(e.to_string()));
     let mut claims = parse::pairs("--claim-accuracy", &args.claims)?;
+    let mut weights = parse::pairs("--weights", &args.weights)?;
     let mut variants = Vec::new();
     for text in &args.variants {
         let (variant, file) = text.split_once('=').ok_or_else(|| {
-            CliError::Usage(format!("`{text}` after --variant must be NAME=FILE.onnx"))
+            CliError::Usage(format!("`{text}` after --variant must be NAME=FILE"))
         })?;
         let claim = claims.remove(variant).map(|share| {
             share
@@ -146,15 +150,22 @@ fn request(args: &Import) -> Result<ImportRequest, CliError> {
         });
         let source = VariantSource {
             name: name(variant)?,
-            onnx: read(Path::new(file))?,
+            file: read(Path::new(file))?,
+            weights: weights
+                .remove(variant)
+                .map(|file| read(Path::new(&file)))
+                .transpose()?,
             claimed_accuracy: claim.transpose()?,
         };
         variants.push(source);
     }
-    if let Some(unknown) = claims.keys().next() {
-        return Err(CliError::Usage(format!(
-            "--claim-accuracy names `{unknown}`, which is no variant here"
-        )));
+    let strangers = [("--claim-accuracy", &claims), ("--weights", &weights)];
+    for (flag, left) in strangers {
+        if let Some(unknown) = left.keys().next() {
+            return Err(CliError::Usage(format!(
+                "{flag} names `{unknown}`, which is no variant here"
+            )));
+        }
     }
     let labels = match &args.labels {
         None => Vec::new(),

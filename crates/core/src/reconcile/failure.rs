@@ -90,6 +90,12 @@ impl Reconciler {
         let Some(was_ready) = live.runners.remove(&key) else {
             return;
         };
+        if live.spare.as_ref().is_some_and(|(spare, _)| *spare == key) {
+            live.spare = None;
+            if live.routed.as_ref() != Some(&key) {
+                return; // Nothing depends on it, and it is not started anew.
+            }
+        }
         let slot = self.state.models.get(model);
         let pending = slot.and_then(|s| s.pending.as_ref());
         let tested =

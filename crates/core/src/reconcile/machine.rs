@@ -9,6 +9,11 @@ use crate::profile::PowerState;
 use crate::target::Target;
 use crate::time::Millis;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// How long the runner of the version before is kept beside that of a new one, so that it can
+/// answer what the new one fails on.
+pub const PROBATION: Duration = Duration::from_secs(600);
 
 /// A runner is known by its version and variant.
 pub(super) type RunnerKey = (VersionName, VariantName);
@@ -20,6 +25,8 @@ pub(super) struct Live {
     pub(super) runners: BTreeMap<RunnerKey, bool>,
     /// The runner that requests go to.
     pub(super) routed: Option<RunnerKey>,
+    /// The runner of the version before, until the probation of the new one ends.
+    pub(super) spare: Option<(RunnerKey, Millis)>,
     /// Deaths within the restart budget's window.
     pub(super) deaths: VecDeque<Millis>,
     /// The pending version's artefacts have been asked for.
@@ -162,6 +169,8 @@ impl Reconciler {
             // A new ladder of the same version leaves the version before where it is.
             if old.as_ref().is_some_and(|o| *o.version() != key.0) {
                 slot.previous = old;
+                let until = turn.now.plus(PROBATION);
+                live.spare = live.routed.clone().map(|routed| (routed, until));
             }
             live.deaths.clear();
             turn.dirty = true;
@@ -245,10 +254,18 @@ impl Reconciler {
                 fetch = Some((pending.version().clone(), missing));
             }
         }
+        // Not three runners at a time: what is tested needs the memory.
+        let needed = wanted.is_empty();
         // The first start after a boot runs what was tested before; a climb tests anew.
         let boot = self.live.get(model).is_none_or(|l| l.routed.is_none());
         wanted.extend(active.clone().map(|key| (key, !boot)));
         let live = self.live.entry(model.clone()).or_default();
+        // The second bound is for a clock that was set back.
+        let now = turn.now;
+        live.spare = live
+            .spare
+            .take()
+            .filter(|(_, until)| needed && now < *until && *until <= now.plus(PROBATION));
         if let Some((version, artefacts)) = fetch {
             live.fetch(turn, model, version, artefacts);
         }
@@ -383,7 +400,10 @@ impl Reconciler {
     /// The next time at which something is to be done without an event, and what.
     pub fn next_deadline(&self) -> Option<(Millis, &'static str)> {
         let retries = self.live.values().filter_map(|l| l.retry_at);
-        retries.min().map(|at| (at, "the next attempt to fetch"))
+        let retries = retries.map(|at| (at, "the next attempt to fetch"));
+        let spares = self.live.values().filter_map(|l| l.spare.as_ref());
+        let spares = spares.map(|(_, until)| (*until, "the end of a probation"));
+        retries.chain(spares).min_by_key(|(at, _)| *at)
     }
 }
 
@@ -410,7 +430,7 @@ impl Live {
     }
 
     /// Starts what is wanted and not there, routes to the active rung once it is ready, and
-    /// stops the rest. What requests go to is stopped only after the switch.
+    /// stops the rest but the spare. What requests go to is stopped only after the switch.
     fn run(
         &mut self,
         turn: &mut Turn,
@@ -441,8 +461,12 @@ impl Live {
                 variant: key.1.clone(),
             });
         }
-        let keep =
-            |k: &RunnerKey| wanted.iter().any(|(w, _)| w == k) || self.routed.as_ref() == Some(k);
+        let spare = self.spare.as_ref().map(|(key, _)| key);
+        let keep = |k: &RunnerKey| {
+            wanted.iter().any(|(w, _)| w == k)
+                || self.routed.as_ref() == Some(k)
+                || spare == Some(k)
+        };
         let stop: Vec<RunnerKey> = self.runners.keys().filter(|k| !keep(k)).cloned().collect();
         for key in stop {
             self.runners.remove(&key);

@@ -8,7 +8,8 @@
 //!
 //! A new version moves through *pending* (fetch everything the ladder names, then load and
 //! self-test the rung of the present power state) and becomes *active* only when its runner is
-//! ready; until then the old one serves. The version before stays as *previous* to go back to.
+//! ready; until then the old one serves. The version before stays as *previous* to go back to, and
+//! its runner beside the new one for [`PROBATION`], to answer what the new one fails on.
 //! Code that failed is never tried again on this device.
 
 mod accept;
@@ -22,7 +23,7 @@ mod status;
 
 pub use backlog::{Backlog, TRY_AGAIN};
 pub use failure::{DEATH_WINDOW, FETCH_RETRY, MAX_DEATHS, MAX_FETCH_FAILURES};
-pub use machine::Reconciler;
+pub use machine::{PROBATION, Reconciler};
 pub use state::{
     DeviceEffect, DeviceEvent, DeviceState, FailedCode, MAX_FAILED, ModelSlot, Refusal, SlotVersion,
 };

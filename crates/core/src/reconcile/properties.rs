@@ -207,8 +207,13 @@ impl Driver {
         }
     }
 
+    /// What serves dies.
     fn die(&mut self) {
-        if let Some(key) = self.pick(true) {
+        self.lose(self.routed.clone());
+    }
+
+    fn lose(&mut self, key: Option<Key>) {
+        if let Some(key) = key {
             self.runners.remove(&key);
             if self.routed.as_ref() == Some(&key) {
                 self.routed = None;
@@ -270,7 +275,8 @@ proptest! {
                 3 | 4 => driver.fetch_all(),
                 5 | 6 => driver.make_ready(),
                 7 => driver.fail(),
-                8 => driver.die(),
+                8 if generation < 3 => driver.die(),
+                8 => driver.lose(driver.pick(true)),
                 9 => driver.reboot(),
                 10 => {
                     let power = PowerState::ALL[generation as usize % 4];
@@ -313,13 +319,61 @@ fn a_crash_loop_goes_back_to_the_version_before() {
     driver.install(1, "v1");
     driver.install(2, "v2");
     assert_eq!(driver.serves(), pair("v2", "large"));
-    for _ in 0..MAX_DEATHS {
+    for _ in 1..MAX_DEATHS {
         driver.die();
         driver.make_ready();
     }
+    driver.die();
+    // Its runner was kept for this, so nothing has to be loaded.
     assert_eq!(driver.serves(), pair("v1", "large"));
     let status = driver.machine.statuses().remove(0);
     assert_eq!(status.failure.unwrap().kind, FailureKind::Crash);
+}
+
+#[test]
+fn the_runner_before_is_kept_until_the_probation_ends() {
+    let mut driver = Driver::new();
+    driver.install(1, "v1");
+    assert_eq!(driver.runners.len(), 1, "nothing was before");
+    driver.install(2, "v2");
+    assert_eq!(driver.runners.len(), 2);
+    let (at, _) = driver.machine.next_deadline().unwrap();
+    assert_eq!(at, driver.now.plus(PROBATION));
+    driver.now = Millis(at.0 - 1);
+    driver.send(DeviceEvent::Tick);
+    assert_eq!(driver.runners.len(), 2);
+    driver.now = at;
+    driver.send(DeviceEvent::Tick);
+    assert_eq!(
+        driver.runners.keys().cloned().collect::<Vec<_>>(),
+        [driver.routed.clone().unwrap()]
+    );
+    assert_eq!(driver.machine.next_deadline(), None);
+}
+
+#[test]
+fn a_spare_runner_is_neither_missed_nor_kept_beside_two_others() {
+    let mut driver = Driver::new();
+    driver.install(1, "v1");
+    driver.install(2, "v2");
+    let spare = driver
+        .runners
+        .keys()
+        .find(|k| Some(*k) != driver.routed.as_ref());
+    driver.lose(spare.cloned());
+    assert_eq!(driver.runners.len(), 1, "it was started anew");
+    assert_eq!(driver.phase(), ModelPhase::Serving);
+    driver.install(3, "v1");
+    assert_eq!(driver.runners.len(), 2);
+    driver.assign(4, "v3");
+    assert_eq!(
+        driver.runners.len(),
+        2,
+        "fetching needs no memory of a runner"
+    );
+    driver.fetch_all();
+    assert_eq!(driver.runners.len(), 2, "three at a time");
+    assert_eq!(driver.serves(), pair("v1", "large"));
 }
 
 #[test]
