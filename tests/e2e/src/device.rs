@@ -34,6 +34,9 @@ pub struct Hardware {
     pub dtypes: &'static [&'static str],
     /// Charge of its battery; none: on mains.
     pub battery_percent: Option<u8>,
+    /// Length of a telemetry window in seconds: energy is measured from three on, with fewer there
+    /// are too few readings of a sensor in it.
+    pub window_s: u8,
 }
 
 impl Hardware {
@@ -48,6 +51,7 @@ impl Hardware {
             cores: 4,
             dtypes: &["f32", "i8"],
             battery_percent: None,
+            window_s: 1,
         }
     }
 }
@@ -107,7 +111,8 @@ impl Device {
         writeln!(text, "ram_available_bytes = {}", hw.free_mib * MIB)?;
         writeln!(text, "cores = {}\ndtypes = {:?}", hw.cores, hw.dtypes)?;
         // Short, so that a test sees a window and a change of battery soon.
-        writeln!(text, "[telemetry]\nwindow_s = 1\n[power]\npoll_s = 1")?;
+        writeln!(text, "[telemetry]\nwindow_s = {}", hw.window_s)?;
+        writeln!(text, "[power]\npoll_s = 1")?;
         Ok(text)
     }
 

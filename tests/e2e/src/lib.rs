@@ -11,10 +11,13 @@
 //! | [`sysfs`] | the tree that an agent reads its battery from |
 //! | [`oip`] | the inference protocol as a local program speaks it |
 //! | [`onnx`] | breaks a model file on purpose |
+//! | [`board`] | a power sensor that knows what an inference costs |
+//! | [`vibration`] | a hand-written module that is slow, or dies of some inputs, as a test wants it |
 //! | [`traffic`] | local programs that ask an agent |
 //! | [`wait`] | waits with a bound |
 
 pub mod binaries;
+pub mod board;
 pub mod controller;
 pub mod device;
 pub mod oip;
@@ -23,6 +26,7 @@ pub mod process;
 pub mod relay;
 pub mod sysfs;
 pub mod traffic;
+pub mod vibration;
 pub mod wait;
 
 use std::path::{Path, PathBuf};

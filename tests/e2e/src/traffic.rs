@@ -14,6 +14,21 @@ const INPUT: &str = "input";
 /// Between two requests of a program that asks on and on.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// One request, the `usize`th of its program: whether the answer is right.
+pub type Question = Arc<dyn Fn(&Client, usize) -> Result<bool> + Send + Sync>;
+
+/// The test windows of the example, one after the other.
+pub fn activity(samples: Arc<Samples>) -> Question {
+    Arc::new(move |client, index| {
+        let index = index % samples.y.len();
+        let shape = [&[1], &samples.shape[1..]].concat();
+        let answer = client.infer(MODEL, INPUT, &shape, samples.sample(index))?;
+        let finite = answer.values.iter().all(|v| v.is_finite());
+        anyhow::ensure!(finite, "the answer is not finite");
+        Ok(argmax(&answer.values) == samples.y[index])
+    })
+}
+
 /// What came of a stream of requests.
 #[derive(Debug, Clone, Default)]
 pub struct Stream {
@@ -28,21 +43,15 @@ pub struct Stream {
 }
 
 impl Stream {
-    fn ask(&mut self, client: &Client, samples: &Samples, index: usize) {
-        let shape = [&[1], &samples.shape[1..]].concat();
+    fn ask(&mut self, client: &Client, question: &Question, index: usize) {
         self.sent += 1;
-        match client.infer(MODEL, INPUT, &shape, samples.sample(index)) {
-            Ok(answer) if answer.values.iter().all(|v| v.is_finite()) => {
-                self.right += u64::from(argmax(&answer.values) == samples.y[index]);
+        match question(client, index) {
+            Ok(right) => self.right += u64::from(right),
+            Err(error) => {
+                self.failed += 1;
+                self.last_failure = Some(format!("{error:#}"));
             }
-            Ok(_) => self.fail("the answer is not finite".to_owned()),
-            Err(error) => self.fail(format!("{error:#}")),
         }
-    }
-
-    fn fail(&mut self, why: String) {
-        self.failed += 1;
-        self.last_failure = Some(why);
     }
 
     /// Share of right answers among all requests.
@@ -52,10 +61,11 @@ impl Stream {
 }
 
 /// Sends every test window once.
-pub fn once(client: &Client, samples: &Samples) -> Stream {
+pub fn once(client: &Client, samples: &Arc<Samples>) -> Stream {
     let mut stream = Stream::default();
+    let question = activity(samples.clone());
     for index in 0..samples.y.len() {
-        stream.ask(client, samples, index);
+        stream.ask(client, &question, index);
     }
     stream
 }
@@ -68,16 +78,21 @@ pub struct Steady {
 }
 
 impl Steady {
-    /// Starts it.
+    /// Starts one that asks `activity`.
     pub fn start(client: Client, samples: Arc<Samples>) -> Self {
+        Self::asking(client, activity(samples))
+    }
+
+    /// Starts one.
+    pub fn asking(client: Client, question: Question) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = stop.clone();
         let thread = std::thread::spawn(move || {
             let mut stream = Stream::default();
             let mut index = 0;
             while !seen.load(Ordering::Relaxed) {
-                stream.ask(&client, &samples, index);
-                index = (index + 1) % samples.y.len();
+                stream.ask(&client, &question, index);
+                index += 1;
                 std::thread::sleep(PAUSE);
             }
             stream
