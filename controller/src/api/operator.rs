@@ -227,7 +227,7 @@ impl OperatorService for Operators {
         let spec: RolloutSpec = from_json("spec_json", &request.into_inner().spec_json)?;
         let plan = done(
             self.fleet
-                .run(move |state, _| Ok(state.fleet.plan_rollout(spec)?))
+                .run(move |state, now| Ok(state.fleet.foresee_rollout(now, spec)?))
                 .await,
         )?;
         Ok(Response::new(v1::Document::of(&plan)?))

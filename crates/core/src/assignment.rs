@@ -5,6 +5,7 @@ use crate::profile::PowerState;
 use crate::signed::Signed;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Rises with every change of a device's desired state; a device refuses to go back.
 #[derive(
@@ -15,7 +16,7 @@ pub struct Generation(pub u64);
 
 /// The ordered variants that a device holds for one deployment, one rung per power state.
 /// The `Mains` rung is always present; a missing rung means the next richer one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ladder {
     /// Variant per power state.
     pub rungs: BTreeMap<PowerState, VariantName>,
@@ -35,7 +36,7 @@ pub struct AssignedModel {
     /// The version.
     pub version: VersionName,
     /// The ladder.
-    pub ladder: Ladder,
+    pub ladder: Arc<Ladder>,
     /// Latency objective of the deployment, for the runner's deadline and reports.
     pub latency_slo_us: Option<u32>,
 }

@@ -23,8 +23,11 @@ const FIRST_VARIANCE: f64 = 0.01;
 /// A prediction is never surer than this standard deviation of the logarithm.
 const MIN_LOG_SIGMA: f64 = 0.03;
 
+/// What figures are of.
+pub type LearnedKey = (ModelName, VersionName, VariantName);
+
 /// Figures per model, version and variant of one device.
-pub type LearnedMap = BTreeMap<(ModelName, VersionName, VariantName), Learned>;
+pub type LearnedMap = BTreeMap<LearnedKey, Learned>;
 
 /// A log-space Kalman filter of one figure.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -34,6 +34,7 @@ pub mod mutants;
 mod mutants;
 pub mod names;
 pub mod policy;
+mod pool;
 pub mod profile;
 pub mod reconcile;
 pub mod ring;

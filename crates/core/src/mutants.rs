@@ -50,6 +50,8 @@ mutants! {
     ForgetInFlight,
     /// The disruption budget counts one too few.
     BudgetOffByOne,
+    /// Devices that fail are not counted.
+    ForgetCount,
     /// Failures do not stop a wave.
     IgnoreFailures,
     /// A rollback takes only the newest wave back.

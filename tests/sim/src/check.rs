@@ -22,6 +22,11 @@ pub struct Found {
     pub violation: Violation,
 }
 
+fn states(rollout: &Rollout) -> BTreeMap<DeviceName, DeviceRollout> {
+    let devices = rollout.devices.iter();
+    devices.map(|(d, s)| (d.clone(), s.clone())).collect()
+}
+
 /// A violation of an invariant that only this world can look at.
 pub(crate) fn broken(name: &'static str, detail: String) -> Violation {
     Violation { name, detail }
@@ -126,15 +131,13 @@ impl Checks {
         let name = &rollout.plan.name;
         let before = self.seen.rollouts.get(name);
         if before
-            .is_some_and(|(state, devices)| *state == rollout.state && *devices == rollout.devices)
+            .is_some_and(|(state, devices)| *state == rollout.state && rollout.devices == *devices)
         {
             return;
         }
         let waiting = || {
-            rollout
-                .devices
-                .keys()
-                .map(|d| (d.clone(), DeviceRollout::Waiting))
+            let devices = rollout.devices.iter();
+            devices.map(|(d, _)| (d.clone(), DeviceRollout::Waiting))
         };
         let (state, devices) = match before {
             Some((state, devices)) => (state.clone(), devices.clone()),
@@ -143,7 +146,7 @@ impl Checks {
         self.hold(at, invariants::rollout(rollout));
         let step = invariants::rollout_step(&state, &devices, rollout, clock);
         self.hold(at, step);
-        for (device, to) in &rollout.devices {
+        for (device, to) in rollout.devices.iter() {
             if devices.get(device) == Some(to) {
                 continue;
             }
@@ -184,7 +187,7 @@ impl Checks {
         if rollout.state.is_final() && !state.is_final() {
             *self.ends.entry(rollout.state.word()).or_default() += 1;
         }
-        let seen = (rollout.state.clone(), rollout.devices.clone());
+        let seen = (rollout.state.clone(), states(rollout));
         self.seen.rollouts.insert(name.clone(), seen);
     }
 
@@ -271,7 +274,7 @@ impl Checks {
         }
         self.sent = sent;
         for (name, rollout) in fleet.rollouts() {
-            let seen = (rollout.state.clone(), rollout.devices.clone());
+            let seen = (rollout.state.clone(), states(rollout));
             self.seen.rollouts.insert(name.clone(), seen);
         }
         for (name, record) in fleet.devices() {

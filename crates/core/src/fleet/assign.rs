@@ -16,6 +16,7 @@ use crate::selection::{DeviceView, Selection, select};
 use crate::signed::Signed;
 use crate::time::Millis;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 impl Fleet {
     /// Selects for a device; nothing when it has not reported yet.
@@ -36,7 +37,7 @@ impl Fleet {
             conditions: &record.observation.as_ref()?.conditions,
             learned: self.learned.get(name).unwrap_or(&nothing),
             failed: &failed,
-            current: current.map(|m| &m.ladder),
+            current: current.map(|m| &*m.ladder),
         };
         Some(select(&view, &published.manifest, policy))
     }
@@ -45,7 +46,7 @@ impl Fleet {
         &self,
         deployment: &DeploymentName,
         version: VersionName,
-        ladder: Ladder,
+        ladder: Arc<Ladder>,
     ) -> Option<AssignedModel> {
         let deployment = &self.deployments.get(deployment)?.deployment;
         Some(AssignedModel {
@@ -64,7 +65,7 @@ impl Fleet {
         device: &DeviceName,
         deployment: &DeploymentName,
         version: VersionName,
-        ladder: Ladder,
+        ladder: Arc<Ladder>,
     ) {
         let Some(assigned) = self.assigned_model(deployment, version, ladder) else {
             return;
@@ -118,7 +119,7 @@ impl Fleet {
         let published = self.versions.get(&(model.clone(), version.clone()))?;
         let policy = &self.deployments.get(deployment)?.deployment.policy;
         let rungs = ladder(&self.selection(device, published, policy)?, policy)?;
-        self.assigned_model(deployment, version, rungs)
+        self.assigned_model(deployment, version, Arc::new(rungs))
     }
 
     /// Gives a device that a deployment selects the version that the deployment stands at,
@@ -136,7 +137,7 @@ impl Fleet {
             let planned = self.rollouts.values().any(|r| {
                 !r.state.is_final()
                     && r.plan.spec.deployment == deployment.name
-                    && r.devices.contains_key(device)
+                    && r.devices.contains(device)
             });
             let holds = record.models.contains_key(&deployment.model);
             if !planned && !holds && deployment.selector.matches(&record.labels) {

@@ -11,15 +11,19 @@
 //! | `devices` | joining, live streams, reports, labels, revocation |
 //! | `assign` | desired states with rising generations |
 //! | `telemetry` | what windows teach |
-//! | `rollouts` | deployments, and the driver of the rollout machine |
+//! | `deployments` | which devices shall run which model |
+//! | `planning` | what a plan looks at |
+//! | `rollouts` | the driver of the rollout machine |
 //! | `record`, `rollout_record`, `keys` | what the store keeps, and where |
 //! | `outbox` | what a job leaves to be done |
 
 mod assign;
+mod deployments;
 mod devices;
 mod error;
 mod keys;
 mod outbox;
+mod planning;
 mod record;
 mod rollout_record;
 mod rollouts;

@@ -6,6 +6,7 @@ use crate::manifest::VersionManifest;
 use crate::names::{DeviceName, ModelName, VariantName, VersionName};
 use crate::policy::{Deployment, Labels};
 use crate::profile::DeviceProfile;
+use crate::rollout::Move;
 use crate::selection::FailedVariants;
 use crate::signed::Signed;
 use crate::telemetry::Observation;
@@ -47,6 +48,9 @@ pub struct DeviceRecord {
     pub served: BTreeMap<ModelName, u64>,
     /// Variants that failed here and why.
     pub failed: Vec<(ModelName, VersionName, VariantName, String)>,
+    /// How it moved last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Move>,
     /// Last stored window of each installation, in order of their first window.
     pub acknowledged: Vec<(u64, u64)>,
 }
@@ -68,6 +72,7 @@ impl DeviceRecord {
             since: BTreeMap::new(),
             served: BTreeMap::new(),
             failed: Vec::new(),
+            moved: None,
             acknowledged: Vec::new(),
         }
     }

@@ -6,7 +6,8 @@ use super::keys;
 use super::outbox::Outbox;
 use crate::names::{DeviceName, ModelName, RolloutName, VersionName};
 use crate::rollout::{
-    DeviceRollout, Pair, PlannedDevice, Rollout, RolloutPlan, RolloutSpec, RolloutState, Unfit,
+    DeviceRollout, Devices, Measured, Pair, PlannedDevice, Rollout, RolloutPlan, RolloutSpec,
+    RolloutState, Unfit,
 };
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
@@ -31,7 +32,7 @@ pub(super) struct Head {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Planned {
     /// It moves in this wave, counted from 0.
-    Moves(usize, PlannedDevice),
+    Moves(usize, Box<PlannedDevice>),
     /// Nothing fits it.
     Unfit(Unfit),
 }
@@ -42,7 +43,7 @@ pub(super) fn keep_whole(out: &mut Outbox, rollout: &Rollout) {
     let name = &rollout.plan.name;
     for (wave, devices) in rollout.plan.waves.iter().enumerate() {
         for planned in devices {
-            let record = Planned::Moves(wave, planned.clone());
+            let record = Planned::Moves(wave, Box::new(planned.clone()));
             out.keep(keys::planned(name, &planned.device), &record);
         }
     }
@@ -50,7 +51,7 @@ pub(super) fn keep_whole(out: &mut Outbox, rollout: &Rollout) {
         let record = Planned::Unfit(unfit.clone());
         out.keep(keys::planned(name, &unfit.device), &record);
     }
-    for device in rollout.devices.keys() {
+    for (device, _) in rollout.devices.iter() {
         keep_device(out, rollout, device);
     }
 }
@@ -85,11 +86,11 @@ pub(super) fn keep_device(out: &mut Outbox, rollout: &Rollout, device: &DeviceNa
 pub(super) fn delete(out: &mut Outbox, rollout: &Rollout) {
     let name = &rollout.plan.name;
     out.delete(keys::rollout(name));
-    for device in rollout.devices.keys() {
+    for (device, _) in rollout.devices.iter() {
         out.delete(keys::planned(name, device));
         out.delete(keys::progress(name, device));
     }
-    for device in rollout.measured.keys() {
+    for device in rollout.measured.devices() {
         out.delete(keys::measured(name, device));
     }
     for unfit in &rollout.plan.unfit {
@@ -109,55 +110,60 @@ pub(super) fn assemble(
     measured: Rows<Pair>,
 ) -> BTreeMap<RolloutName, Rollout> {
     let heads = heads.into_iter();
-    let mut all: BTreeMap<RolloutName, Rollout> = heads
-        .map(|(_, head)| (head.name.clone(), empty(head)))
+    let mut plans: BTreeMap<RolloutName, (RolloutPlan, Head)> = heads
+        .map(|(_, head)| (head.name.clone(), (head.plan(), head)))
         .collect();
     for (key, planned) in planned {
-        let rollout = keys::rollout_and_device(&key).and_then(|(name, _)| all.get_mut(&name));
-        let Some(rollout) = rollout else { continue };
+        let rollout = keys::rollout_and_device(&key).and_then(|(name, _)| plans.get_mut(&name));
+        let Some((plan, _)) = rollout else { continue };
         match planned {
             Planned::Moves(wave, device) => {
-                let waves = &mut rollout.plan.waves;
-                if waves.len() <= wave {
-                    waves.resize(wave + 1, Vec::new());
+                if plan.waves.len() <= wave {
+                    plan.waves.resize(wave + 1, Vec::new());
                 }
-                waves[wave].push(device);
+                plan.waves[wave].push(*device);
             }
-            Planned::Unfit(unfit) => rollout.plan.unfit.push(unfit),
+            Planned::Unfit(unfit) => plan.unfit.push(unfit),
         }
     }
-    for (key, progress) in progress {
-        if let Some((name, device)) = keys::rollout_and_device(&key)
-            && let Some(rollout) = all.get_mut(&name)
-        {
-            rollout.devices.insert(device, progress);
-        }
-    }
-    for (key, pair) in measured {
-        if let Some((name, device)) = keys::rollout_and_device(&key)
-            && let Some(rollout) = all.get_mut(&name)
-        {
-            rollout.measured.insert(device, pair);
+    let (mut states, mut pairs) = (by_rollout(progress), by_rollout(measured));
+    let restored = plans.into_iter().map(|(name, (plan, head))| {
+        let states = states.remove(&name).unwrap_or_default();
+        let pairs = pairs.remove(&name).unwrap_or_default();
+        let rollout = Rollout {
+            devices: Devices::restored(&plan, &states),
+            measured: Measured::restored(plan.spec.gates.clone(), pairs),
+            plan,
+            state: head.state,
+            waived: head.waived,
+            created_at: head.created_at,
+            actor: head.actor,
+        };
+        (name, rollout)
+    });
+    restored.collect()
+}
+
+/// Rows by the rollout and the device that their keys name.
+fn by_rollout<T>(rows: Rows<T>) -> BTreeMap<RolloutName, BTreeMap<DeviceName, T>> {
+    let mut all: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for (key, value) in rows {
+        if let Some((rollout, device)) = keys::rollout_and_device(&key) {
+            all.entry(rollout).or_default().insert(device, value);
         }
     }
     all
 }
 
-fn empty(head: Head) -> Rollout {
-    Rollout {
-        plan: RolloutPlan {
-            name: head.name,
-            spec: head.spec,
-            model: head.model,
-            previous: head.previous,
+impl Head {
+    fn plan(&self) -> RolloutPlan {
+        RolloutPlan {
+            name: self.name.clone(),
+            spec: self.spec.clone(),
+            model: self.model.clone(),
+            previous: self.previous.clone(),
             waves: Vec::new(),
             unfit: Vec::new(),
-        },
-        state: head.state,
-        devices: BTreeMap::new(),
-        measured: BTreeMap::new(),
-        waived: head.waived,
-        created_at: head.created_at,
-        actor: head.actor,
+        }
     }
 }

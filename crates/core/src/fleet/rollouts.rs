@@ -1,7 +1,6 @@
-//! Deployments, and the driver of the rollout machine.
+//! The driver of the rollout machine.
 
 use super::outbox::Outbox;
-use super::record::DeploymentRecord;
 use super::state::Fleet;
 use super::{Refused, keys, rollout_record};
 use crate::event::Severity;
@@ -9,12 +8,9 @@ use crate::invariants;
 use crate::learning::LearnedMap;
 use crate::mutants::{self, Mutant};
 use crate::names::{ActorName, DeploymentName, DeviceName, ModelName, RolloutName, VersionName};
-use crate::policy::Deployment;
 use crate::rollout::{
-    FleetDevice, Pair, Rollout, RolloutEffect, RolloutEvent, RolloutPlan, RolloutSpec,
-    RolloutState, Sample, SteerVerb, plan,
+    Move, Pair, Rollout, RolloutEffect, RolloutEvent, RolloutSpec, RolloutState, Sample, SteerVerb,
 };
-use crate::selection::DeviceView;
 use crate::sketch::LatencySketch;
 use crate::telemetry::ModelStatus;
 use crate::time::Millis;
@@ -28,169 +24,10 @@ const MAX_FINISHED: usize = 50;
 const CHECKED_ALWAYS: usize = 1_000;
 
 impl Fleet {
-    /// Makes or changes a deployment. Its model cannot change: that would be another one.
-    ///
-    /// # Errors
-    /// [`Refused::Conflict`].
-    pub fn apply_deployment(
-        &mut self,
-        now: Millis,
-        actor: &str,
-        deployment: Deployment,
-    ) -> Result<(), Refused> {
-        let name = deployment.name.clone();
-        let old = self.deployments.get(&name);
-        if let Some(old) = old.filter(|o| o.deployment.model != deployment.model) {
-            let text = format!(
-                "deployment {name} is of model {}: delete it first",
-                old.deployment.model
-            );
-            return Err(Refused::Conflict(text));
-        }
-        let twin = self.deployments.values().find(|o| {
-            o.deployment.name != name
-                && o.deployment.model == deployment.model
-                && o.deployment.selector == deployment.selector
-        });
-        if let Some(twin) = twin {
-            let other = &twin.deployment.name;
-            let text = format!("deployment {other} selects the same devices for the same model");
-            return Err(Refused::Conflict(text));
-        }
-        let version = old.and_then(|o| o.version.clone());
-        let record = DeploymentRecord {
-            deployment,
-            version,
-        };
-        self.out.keep(keys::deployment(&name), &record);
-        self.out.changed(Kind::Deployments, &name);
-        self.deployments.insert(name.clone(), record);
-        let text = "the next rollout selects by it".to_owned();
-        self.tell(
-            now,
-            Severity::Info,
-            format!("deployment/{name}"),
-            actor,
-            "Applied",
-            text,
-        );
-        Ok(())
-    }
-
-    /// Deletes a deployment and takes its model from its devices.
-    ///
-    /// # Errors
-    /// [`Refused::NotFound`], or [`Refused::Conflict`] while a rollout runs.
-    pub fn delete_deployment(
-        &mut self,
-        now: Millis,
-        actor: &str,
-        name: &DeploymentName,
-    ) -> Result<(), Refused> {
-        if !self.deployments.contains_key(name) {
-            return Err(Refused::not_found("deployment", name));
-        }
-        if let Some(running) = self.active_rollout(name) {
-            let text = format!("rollout {running} is under way: abort it first");
-            return Err(Refused::Conflict(text));
-        }
-        self.deployments.remove(name);
-        self.out.delete(keys::deployment(name));
-        self.out.changed(Kind::Deployments, name);
-        let devices: Vec<DeviceName> = self.devices.keys().cloned().collect();
-        for device in devices {
-            let Some(record) = self.devices.get_mut(&device) else {
-                continue;
-            };
-            let before = record.models.len();
-            record.models.retain(|_, m| m.deployment != *name);
-            record.previous.retain(|_, m| m.deployment != *name);
-            if record.models.len() != before {
-                self.renumber(now, &device);
-            }
-        }
-        let text = "its model was taken from its devices".to_owned();
-        self.tell(
-            now,
-            Severity::Info,
-            format!("deployment/{name}"),
-            actor,
-            "Deleted",
-            text,
-        );
-        Ok(())
-    }
-
-    fn active_rollout(&self, deployment: &DeploymentName) -> Option<RolloutName> {
+    pub(super) fn active_rollout(&self, deployment: &DeploymentName) -> Option<RolloutName> {
         let mut all = self.rollouts.values();
         let active = all.find(|r| r.plan.spec.deployment == *deployment && !r.state.is_final());
         active.map(|r| r.plan.name.clone())
-    }
-
-    /// Plans a rollout without doing anything.
-    ///
-    /// # Errors
-    /// [`Refused::NotFound`] or [`Refused::Plan`].
-    pub fn plan_rollout(&self, spec: RolloutSpec) -> Result<RolloutPlan, Refused> {
-        let entry = self.deployments.get(&spec.deployment);
-        let entry = entry.ok_or_else(|| Refused::not_found("deployment", &spec.deployment))?;
-        let key = (entry.deployment.model.clone(), spec.version.clone());
-        let published = self.versions.get(&key).ok_or_else(|| {
-            Refused::not_found("version", format_args!("{} of model {}", key.1, key.0))
-        })?;
-        let nothing = LearnedMap::new();
-        let reported: Vec<_> = self
-            .devices
-            .values()
-            .filter(|d| d.revoked_by.is_none())
-            .filter_map(|d| {
-                Some((
-                    d,
-                    d.profile.as_ref()?,
-                    d.observation.as_ref()?,
-                    d.failed_variants(),
-                ))
-            })
-            .collect();
-        let devices: Vec<FleetDevice<'_>> = reported
-            .iter()
-            .map(|(record, profile, observation, failed)| FleetDevice {
-                view: DeviceView {
-                    name: &record.name,
-                    profile,
-                    conditions: &observation.conditions,
-                    learned: self.learned.get(&record.name).unwrap_or(&nothing),
-                    failed,
-                    // A ladder of another version means nothing for this one.
-                    current: record
-                        .models
-                        .get(&key.0)
-                        .filter(|m| m.version == key.1)
-                        .map(|m| &m.ladder),
-                },
-                labels: &record.labels,
-            })
-            .collect();
-        let name = self.next_rollout_name(&spec.deployment)?;
-        let previous = entry.version.clone();
-        Ok(plan(
-            name,
-            spec,
-            &entry.deployment,
-            &published.manifest,
-            previous,
-            &devices,
-        )?)
-    }
-
-    fn next_rollout_name(&self, deployment: &DeploymentName) -> Result<RolloutName, Refused> {
-        let prefix = format!("{deployment}-");
-        let numbers = self
-            .rollouts
-            .keys()
-            .filter_map(|name| name.as_str().strip_prefix(&prefix)?.parse::<u64>().ok());
-        let next = numbers.max().unwrap_or(0) + 1;
-        RolloutName::new(format!("{prefix}{next}")).map_err(|e| Refused::Invalid(e.to_string()))
     }
 
     /// Plans and starts a rollout; an older one of the same deployment is superseded.
@@ -353,9 +190,24 @@ impl Fleet {
                 RolloutEffect::AssignPrevious { device, version } => {
                     self.assign_previous(now, &device, &deployment, &model, version);
                 }
+                RolloutEffect::Moved { device, how } => self.moved(&device, how),
                 RolloutEffect::Promote { version } => self.promote(&deployment, version),
                 RolloutEffect::Note(event) => self.note(event),
             }
+        }
+    }
+
+    /// Of one rollout the first move counts: one that stopped serving and began again fetched
+    /// nothing.
+    fn moved(&mut self, device: &DeviceName, how: Move) {
+        if let Some(record) = self.devices.get_mut(device)
+            && record
+                .moved
+                .as_ref()
+                .is_none_or(|old| old.rollout != how.rollout)
+        {
+            record.moved = Some(how);
+            self.keep_device(device);
         }
     }
 
@@ -401,7 +253,7 @@ impl Fleet {
             })
         };
         let open = self.rollouts.values();
-        let open = open.filter(|r| !r.state.is_final() && r.devices.contains_key(device));
+        let open = open.filter(|r| !r.state.is_final() && r.devices.contains(device));
         let events: Vec<(RolloutName, RolloutEvent)> = open
             .filter_map(|rollout| {
                 let model = &rollout.plan.model;

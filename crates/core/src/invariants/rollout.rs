@@ -23,6 +23,10 @@ pub fn rollout(rollout: &Rollout) -> Result<(), Violation> {
     hold("device-in-one-wave", unique.len() == planned.len(), || {
         rollout.plan.name.to_string()
     })?;
+    let counted = rollout.devices.counts_hold(&rollout.plan);
+    hold("counts-are-those-of-a-walk", counted, || {
+        rollout.plan.name.to_string()
+    })?;
     let state = |device: &DeviceName| rollout.devices.get(device);
     for (index, wave) in rollout.plan.waves.iter().enumerate() {
         for planned in wave {
@@ -43,7 +47,7 @@ pub fn rollout(rollout: &Rollout) -> Result<(), Violation> {
         }
     }
     if rollout.state == RolloutState::Promoted {
-        let mut states = rollout.devices.values();
+        let mut states = rollout.devices.states();
         let succeeded = states.any(|s| *s == DeviceRollout::Succeeded);
         hold("promotion-has-a-success", succeeded, || {
             rollout.plan.name.to_string()
@@ -90,7 +94,7 @@ pub fn rollout_step(
     now: Millis,
 ) -> Result<(), Violation> {
     let name = &rollout.plan.name;
-    let same = *devices == rollout.devices && *state == rollout.state;
+    let same = rollout.devices == *devices && *state == rollout.state;
     hold("final-is-final", !state.is_final() || same, || {
         format!("{name}: {} became {}", state.word(), rollout.state.word())
     })?;
@@ -114,7 +118,7 @@ pub fn rollout_step(
     if !moved.is_empty() {
         within_bounds(rollout, &moved)?;
     }
-    for (device, to) in &rollout.devices {
+    for (device, to) in rollout.devices.iter() {
         if *to == DeviceRollout::Succeeded {
             succeeded(rollout, device, devices.get(device), now)?;
         }

@@ -2,7 +2,7 @@
 
 use super::machine::{Reconciler, Turn};
 use super::state::{DeviceEffect, ModelSlot, Refusal, SlotVersion};
-use crate::assignment::{AssignedModel, Assignment};
+use crate::assignment::{AssignedModel, Assignment, Ladder};
 use crate::invariants;
 use crate::manifest::VersionManifest;
 use crate::mutants::{self, Mutant};
@@ -79,7 +79,7 @@ impl Reconciler {
         let wanted = SlotVersion {
             deployment: assigned.deployment.clone(),
             manifest: manifest.clone(),
-            ladder: assigned.ladder.clone(),
+            ladder: Ladder::clone(&assigned.ladder),
             latency_slo_us: assigned.latency_slo_us,
         };
         for variant in wanted.ladder.variants() {

@@ -35,7 +35,8 @@ fn assignment(generation: u64, version: &str) -> Assignment {
             rungs: rungs.into(),
             low_percent: 40,
             critical_percent: 15,
-        },
+        }
+        .into(),
         latency_slo_us: None,
     };
     Assignment {

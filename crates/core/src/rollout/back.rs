@@ -60,8 +60,7 @@ impl Rollout {
         effects: &mut Vec<RolloutEffect>,
     ) {
         let limit = Duration::from_secs(self.plan.spec.wave_deadline_s);
-        let going = self.devices.values();
-        let open = going.filter(|d| **d == DeviceRollout::GoingBack).count();
+        let open = self.devices.going_back();
         if open > 0 && now.since(since) < limit {
             return;
         }

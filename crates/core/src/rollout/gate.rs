@@ -8,6 +8,7 @@
 //! opposite bound of [`Z_FAIL`] (99 %, stricter because it is looked at after every report) is
 //! beyond it, and is **inconclusive** otherwise, and with too few devices or inferences.
 
+use super::measured::{Counts, Logs, Sums};
 use crate::mutants::{self, Mutant};
 use serde::{Deserialize, Serialize};
 
@@ -159,28 +160,21 @@ impl std::fmt::Display for Reading {
 }
 
 impl Gates {
-    /// What every gate says of these devices.
-    pub fn read(&self, pairs: &[Pair]) -> Vec<Reading> {
-        let enough = |p: &&Pair| {
-            let least = self.min_inferences;
-            p.before.inferences >= least && p.after.inferences >= least
-        };
-        let pairs: Vec<&Pair> = pairs.iter().filter(enough).collect();
-        let ratio = |metric, percent: Option<u32>, of: fn(&Sample) -> Option<f64>| {
+    /// What every gate says of all these devices together.
+    pub(super) fn read(&self, sums: &Sums) -> Vec<Reading> {
+        let ratio = |metric, percent: Option<u32>, logs: &Logs| {
             let percent = f64::from(percent?);
-            Some(self.ratio(metric, percent, &pairs, of))
+            Some(self.ratio(metric, percent, logs))
         };
-        let rate = |metric, limit: Option<u32>, unit, of: fn(&Sample) -> u64| {
+        let rate = |metric, limit: Option<u32>, unit, of: fn(&Counts) -> i128| {
             let limit = f64::from(limit?);
-            Some(self.rate(metric, limit, unit, &pairs, of))
+            Some(self.rate(metric, limit, unit, sums, of))
         };
-        let latency = |s: &Sample| s.latency_us_p95.map(|us| f64::from(us.max(1)));
-        let energy = |s: &Sample| s.energy_nj.map(|nj| nj.max(1) as f64);
         [
-            ratio(Metric::LatencyP95, self.latency_p95_percent, latency),
-            ratio(Metric::Energy, self.energy_percent, energy),
-            rate(Metric::Errors, self.errors_permille, 1e3, |s| s.errors),
-            rate(Metric::Traps, self.traps_per_million, 1e6, |s| s.traps),
+            ratio(Metric::LatencyP95, self.latency_p95_percent, &sums.latency),
+            ratio(Metric::Energy, self.energy_percent, &sums.energy),
+            rate(Metric::Errors, self.errors_permille, 1e3, |c| c.errors),
+            rate(Metric::Traps, self.traps_per_million, 1e6, |c| c.traps),
         ]
         .into_iter()
         .flatten()
@@ -198,23 +192,10 @@ impl Gates {
         }
     }
 
-    fn ratio(
-        &self,
-        metric: Metric,
-        limit: f64,
-        pairs: &[&Pair],
-        of: fn(&Sample) -> Option<f64>,
-    ) -> Reading {
-        let both = pairs.iter().filter_map(|p| {
-            let ratio = (of(&p.after)? / of(&p.before)?).ln();
-            Some((ratio, p.after.inferences))
-        });
-        let both: Vec<(f64, u64)> = both.collect();
-        let count = both.len().max(1) as f64;
-        let mean = both.iter().map(|(r, _)| r).sum::<f64>() / count;
-        let squares = both.iter().map(|(r, _)| (r - mean).powi(2)).sum::<f64>();
-        let spread = (squares / (count - 1.0).max(1.0)).sqrt().max(LEAST_SPREAD);
-        let error = spread / count.sqrt();
+    fn ratio(&self, metric: Metric, limit: f64, logs: &Logs) -> Reading {
+        let mean = logs.mean();
+        let devices = usize::try_from(logs.devices).unwrap_or(0);
+        let error = logs.spread().max(LEAST_SPREAD) / (devices.max(1) as f64).sqrt();
         let percent = |log: f64| (log.exp() - 1.0) * 100.0;
         let (low, high) = (
             percent(mean - Z_FAIL * error),
@@ -222,13 +203,13 @@ impl Gates {
         );
         Reading {
             metric,
-            verdict: self.verdict(both.len(), low, high, limit),
+            verdict: self.verdict(devices, low, high, limit),
             change: percent(mean),
             low,
             high,
             limit,
-            devices: both.len(),
-            inferences: both.iter().map(|(_, n)| n).sum(),
+            devices,
+            inferences: u64::try_from(logs.inferences).unwrap_or(u64::MAX),
         }
     }
 
@@ -237,30 +218,28 @@ impl Gates {
         metric: Metric,
         limit: f64,
         unit: f64,
-        pairs: &[&Pair],
-        of: fn(&Sample) -> u64,
+        sums: &Sums,
+        of: fn(&Counts) -> i128,
     ) -> Reading {
-        let total =
-            |of: &dyn Fn(&Pair) -> u64| -> f64 { pairs.iter().map(|p| of(p)).sum::<u64>() as f64 };
         // A request succeeds or fails; a death takes one with it.
-        let tries = |s: &Sample| s.inferences.saturating_add(of(s)) as f64;
-        let before = pairs.iter().map(|p| tries(&p.before)).sum::<f64>();
-        let after = pairs.iter().map(|p| tries(&p.after)).sum::<f64>();
-        let was = total(&|p| of(&p.before)) / before.max(1.0);
-        let is = total(&|p| of(&p.after)) / after.max(1.0);
+        let tries = |c: &Counts| (c.inferences + of(c)) as f64;
+        let (before, after) = (tries(&sums.before), tries(&sums.after));
+        let was = of(&sums.before) as f64 / before.max(1.0);
+        let is = of(&sums.after) as f64 / after.max(1.0);
         let (low, _) = wilson(is, after, Z_FAIL);
         let (_, high) = wilson(is, after, Z_PASS);
         let points = |rate: f64| (rate - was) * unit;
         let (low, high) = (points(low), points(high));
+        let devices = usize::try_from(sums.devices).unwrap_or(0);
         Reading {
             metric,
-            verdict: self.verdict(pairs.len(), low, high, limit),
+            verdict: self.verdict(devices, low, high, limit),
             change: points(is),
             low,
             high,
             limit,
-            devices: pairs.len(),
-            inferences: pairs.iter().map(|p| p.after.inferences).sum(),
+            devices,
+            inferences: u64::try_from(sums.after.inferences).unwrap_or(u64::MAX),
         }
     }
 }
@@ -310,8 +289,14 @@ mod tests {
         }
     }
 
+    fn read(gates: &Gates, pairs: &[Pair]) -> Vec<Reading> {
+        let mut sums = Sums::default();
+        pairs.iter().for_each(|pair| sums.count(gates, pair, 1));
+        gates.read(&sums)
+    }
+
     fn verdicts(pairs: &[Pair]) -> Vec<Verdict> {
-        gates().read(pairs).iter().map(|r| r.verdict).collect()
+        read(&gates(), pairs).iter().map(|r| r.verdict).collect()
     }
 
     #[test]
@@ -334,15 +319,15 @@ mod tests {
     fn too_little_data_is_inconclusive() {
         let mut few = pair((1_000, 3_000), (500, 500), 0);
         few.after.inferences = 19;
-        let readings = gates().read(&[few]);
+        let readings = read(&gates(), &[few]);
         assert_eq!(overall(&readings), Verdict::Inconclusive);
         assert!(
             readings[0].to_string().contains("no device"),
             "{}",
             readings[0]
         );
-        assert_eq!(overall(&gates().read(&[])), Verdict::Inconclusive);
-        let none = Gates::default().read(&[few]);
+        assert_eq!(overall(&read(&gates(), &[])), Verdict::Inconclusive);
+        let none = read(&Gates::default(), &[few]);
         assert_eq!((none.len(), overall(&none)), (0, Verdict::Pass));
     }
 

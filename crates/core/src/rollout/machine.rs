@@ -1,6 +1,7 @@
 //! The state machine: events in, effects out.
 
 use super::gate::Pair;
+use super::pace::Move;
 use super::state::{DeviceRollout, Rollout, RolloutState};
 use crate::assignment::Ladder;
 use crate::event::{Event, Severity};
@@ -9,6 +10,7 @@ use crate::names::{DeviceName, VersionName};
 use crate::telemetry::ModelStatus;
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What an operator does with a rollout.
@@ -99,7 +101,7 @@ pub enum RolloutEffect {
         /// The version.
         version: VersionName,
         /// The ladder.
-        ladder: Ladder,
+        ladder: Arc<Ladder>,
     },
     /// Assign what the device had before.
     AssignPrevious {
@@ -107,6 +109,13 @@ pub enum RolloutEffect {
         device: DeviceName,
         /// The version; `None` means no version of this model.
         version: Option<VersionName>,
+    },
+    /// Remember how a device moved.
+    Moved {
+        /// The device.
+        device: DeviceName,
+        /// How.
+        how: Move,
     },
     /// The deployment's version is now this one.
     Promote {
@@ -156,9 +165,7 @@ impl Rollout {
                 self.measure(device, measured, effects);
             }
             RolloutEvent::Gone { device } => {
-                if self.devices.contains_key(&device) {
-                    self.move_on(&device, DeviceRollout::Gone, effects);
-                }
+                self.move_on(&device, DeviceRollout::Gone, effects);
             }
             RolloutEvent::Pause { actor } => self.pause(now, actor, effects),
             RolloutEvent::Resume { actor } => self.resume(now, &actor, effects),
@@ -183,12 +190,10 @@ impl Rollout {
         to: DeviceRollout,
         effects: &mut Vec<RolloutEffect>,
     ) {
-        if self.devices.get(device) == Some(&to) {
-            return;
+        if self.devices.set(device, to) {
+            let device = device.clone();
+            effects.push(RolloutEffect::KeepDevice { device });
         }
-        self.devices.insert(device.clone(), to);
-        let device = device.clone();
-        effects.push(RolloutEffect::KeepDevice { device });
     }
 
     /// The next time at which [`RolloutEvent::Tick`] must come, and why.
@@ -197,18 +202,14 @@ impl Rollout {
         match self.state {
             RolloutState::Running { since, .. } => {
                 let bake = Duration::from_secs(self.plan.spec.bake_s);
-                // A device without its inferences waits for reports, not for the time.
-                let least = self.plan.spec.min_inferences;
                 if mutants::is(Mutant::NoDeadline) {
                     return None;
                 }
-                let baked = self.devices.values().filter_map(|d| match d {
-                    DeviceRollout::Serving { since, inferences } if *inferences >= least => {
-                        Some((since.plus(bake), "bake time over"))
-                    }
-                    _ => None,
-                });
-                baked.chain([(since.plus(limit), "wave deadline")]).min()
+                // A device without its inferences waits for reports, not for the time.
+                let first = self.devices.baking();
+                let baked = first.map(|(since, _)| (since.plus(bake), "bake time over"));
+                let deadline = (since.plus(limit), "wave deadline");
+                baked.into_iter().chain([deadline]).min()
             }
             RolloutState::RollingBack { since, .. } => {
                 Some((since.plus(limit), "rollback deadline"))

@@ -6,29 +6,41 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `spec` | what is asked for, and its mistakes |
 //! | `plan` | who moves in which wave to which ladder |
+//! | `pace` | how long devices take to move, from how long they took |
+//! | `forecast` | what a plan is going to do |
 //! | `state` | where a rollout and each of its devices stand |
+//! | `devices` | the devices with their states, and counts that are kept along |
 //! | `machine` | events in, effects out; pausing and resuming |
 //! | `waves` | when a wave begins, is done, has failed |
 //! | `fill` | who may move now: bounds on devices in flight |
 //! | `progress` | what reports say of a device |
-//! | `gate` | what measured figures say of a wave |
+//! | `measured` | what devices measured, summed up as it comes |
+//! | `gate` | what these figures say of a wave |
 //! | `back` | going back |
 
 mod back;
+mod devices;
 mod fill;
+mod forecast;
 mod gate;
 mod machine;
+mod measured;
+mod pace;
 mod plan;
 mod progress;
+mod spec;
 mod state;
 mod waves;
 
+pub use devices::Devices;
 pub use fill::InFlight;
+pub use forecast::{Change, Forecast, MoveEnergy, WaveForecast, forecast};
 pub use gate::{Gates, LEAST_SPREAD, Metric, Pair, Reading, Sample, Verdict, Z_FAIL, Z_PASS};
 pub use machine::{RolloutEffect, RolloutEvent, SteerVerb};
-pub use plan::{
-    DisruptionBudget, FleetDevice, PlanError, PlannedDevice, RolloutPlan, RolloutSpec, Unfit,
-    WaveSize, plan,
-};
+pub use measured::Measured;
+pub use pace::{Duration, Move, Pace};
+pub use plan::{FleetDevice, PlanError, PlannedDevice, RolloutPlan, Unfit, plan};
+pub use spec::{DisruptionBudget, MAX_WAVES, RolloutSpec, SpecError, WaveSize};
 pub use state::{DeviceRollout, Rollout, RolloutState};

@@ -1,88 +1,60 @@
 //! The plan: who moves in which wave to which ladder. Nothing moves by planning.
 
-use super::gate::Gates;
+use super::pace::{self, Duration, Move, Pace};
+use super::spec::{RolloutSpec, SpecError, WaveSize};
 use crate::assignment::Ladder;
+use crate::digest::{ArtefactRef, Digest};
 use crate::ladder::ladder;
-use crate::manifest::VersionManifest;
-use crate::names::{DeploymentName, DeviceName, ModelName, RolloutName, VersionName};
+use crate::learning::LearnedMap;
+use crate::manifest::{VariantManifest, VersionManifest};
+use crate::names::{DeviceName, ModelName, RolloutName, VariantName, VersionName};
 use crate::policy::{Deployment, Labels};
-use crate::selection::{DeviceView, Selection, select};
+use crate::pool::Pool;
+use crate::profile::{Conditions, DeviceProfile, PowerState};
+use crate::selection::{
+    ChoiceReason, DeviceView, Expected, FailedVariants, Misfit, Selection, expect, select,
+};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-
-/// How many of the fitting devices a wave brings the rollout to or takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WaveSize {
-    /// After this wave so many percent of all devices have moved.
-    Percent(u8),
-    /// This wave takes so many devices.
-    Count(u32),
-}
-
-/// What an operator asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RolloutSpec {
-    /// The deployment to move.
-    pub deployment: DeploymentName,
-    /// The version to move to.
-    pub version: VersionName,
-    /// Waves in order. Devices that no wave takes form a last one. Empty: one wave.
-    #[serde(default)]
-    pub waves: Vec<WaveSize>,
-    /// A wave that has not succeeded after this long has failed. In seconds.
-    #[serde(default = "default_deadline_s")]
-    pub wave_deadline_s: u64,
-    /// A device must have served this long before it counts as a success. In seconds.
-    #[serde(default)]
-    pub bake_s: u64,
-    /// Failures in a wave that are tolerated.
-    #[serde(default)]
-    pub max_failures: u32,
-    /// Inferences that a device must have served under the new code to count as a success.
-    #[serde(default = "default_inferences")]
-    pub min_inferences: u64,
-    /// Most devices that were assigned the version and have not been seen serving it. No bound
-    /// but the wave when missing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_in_flight: Option<u32>,
-    /// The same within groups of devices.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disruption: Option<DisruptionBudget>,
-    /// What must hold of measured figures before the next wave begins. Nothing is compared when
-    /// the deployment had no version before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gates: Option<Gates>,
-}
-
-/// Most devices with the same value of a label that may be in flight at once. Devices without
-/// the label form a group of their own. A rollback is not held back by it: what is known to be
-/// bad goes at once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DisruptionBudget {
-    /// Key of the label.
-    pub group_by: String,
-    /// Most devices of one group in flight.
-    pub max_unavailable: u32,
-}
-
-fn default_deadline_s() -> u64 {
-    600
-}
-
-fn default_inferences() -> u64 {
-    1
-}
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A device with its place in the fleet, for planning.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct FleetDevice<'a> {
-    /// What a selection looks at.
-    pub view: DeviceView<'a>,
+    /// Name.
+    pub name: &'a DeviceName,
+    /// What it is.
+    pub profile: &'a DeviceProfile,
+    /// How it is.
+    pub conditions: &'a Conditions,
+    /// What was learned from its own reports.
+    pub learned: &'a LearnedMap,
+    /// What failed on it.
+    pub failed: FailedVariants,
+    /// What serves now, when it is of the version that is planned.
+    pub current: Option<&'a Ladder>,
+    /// What it was assigned before, whatever the version, on the mains.
+    pub before: Option<(&'a VersionManifest, &'a VariantManifest)>,
+    /// Artefacts that it holds already.
+    pub held: BTreeSet<Digest>,
+    /// How it moved last.
+    pub moved: Option<&'a Move>,
     /// Labels.
     pub labels: &'a Labels,
+}
+
+impl FleetDevice<'_> {
+    /// What a selection looks at.
+    pub fn view(&self) -> DeviceView<'_> {
+        DeviceView {
+            name: self.name,
+            profile: self.profile,
+            conditions: self.conditions,
+            learned: self.learned,
+            failed: &self.failed,
+            current: self.current,
+        }
+    }
 }
 
 /// A device that moves.
@@ -91,14 +63,25 @@ pub struct PlannedDevice {
     /// The device.
     pub device: DeviceName,
     /// What it will hold.
-    pub ladder: Ladder,
-    /// Bytes that it has to hold; parts it has already are not sent again.
+    pub ladder: Arc<Ladder>,
+    /// Why its variant on the mains was chosen.
+    pub reason: ChoiceReason,
+    /// Bytes that it has to fetch; artefacts that it holds already are not sent again.
     pub download_bytes: u64,
-    /// The decision, with every candidate.
-    pub selection: Selection,
+    /// What its variant on the mains is expected to do there.
+    pub expected: Expected,
+    /// The same of what it was assigned before; nothing when it ran no version of the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Expected>,
+    /// How long it takes until the device serves, as far as anything is known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes: Option<Duration>,
+    /// Energy of that in microjoules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub move_uj: Option<f64>,
     /// Value of the label that the disruption budget groups by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
+    pub group: Option<Arc<str>>,
 }
 
 /// A device that is selected by its labels but that nothing fits.
@@ -106,8 +89,8 @@ pub struct PlannedDevice {
 pub struct Unfit {
     /// The device.
     pub device: DeviceName,
-    /// Every candidate with its misfits.
-    pub selection: Selection,
+    /// Why not, by variant.
+    pub misfits: BTreeMap<VariantName, Vec<Misfit>>,
 }
 
 /// An immutable plan.
@@ -140,14 +123,9 @@ pub enum PlanError {
         /// The deployment's model.
         wanted: ModelName,
     },
-    /// A wave takes nothing or percentages do not rise.
-    #[error(
-        "wave {0} takes no device: percentages are cumulative, must rise and end at 100 at most; counts must be positive"
-    )]
-    EmptyWave(usize),
-    /// A bound that lets nothing move.
-    #[error("{0} is 0, so that no device could ever move: leave it out or give at least 1")]
-    NothingMoves(&'static str),
+    /// The request has mistakes: all of them.
+    #[error("{}", lines(.0))]
+    Spec(Vec<SpecError>),
     /// No device has these labels.
     #[error("the selector `{0}` of the deployment matches no device")]
     NoDevice(String),
@@ -156,17 +134,23 @@ pub enum PlanError {
     NoFit(usize),
 }
 
-/// Plans a rollout. Devices are taken in the order of their names.
+fn lines(mistakes: &[SpecError]) -> String {
+    let all: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    all.join("\n")
+}
+
+/// Plans a rollout of devices that come in the order of their names.
 ///
 /// # Errors
 /// [`PlanError`] when the request cannot lead to a plan that moves a device.
-pub fn plan(
+pub fn plan<'a>(
     name: RolloutName,
     spec: RolloutSpec,
     deployment: &Deployment,
     manifest: &VersionManifest,
     previous: Option<VersionName>,
-    fleet: &[FleetDevice<'_>],
+    pace: &Pace,
+    fleet: impl IntoIterator<Item = FleetDevice<'a>>,
 ) -> Result<RolloutPlan, PlanError> {
     if manifest.model != deployment.model {
         return Err(PlanError::OtherModel {
@@ -175,29 +159,30 @@ pub fn plan(
             wanted: deployment.model.clone(),
         });
     }
-    check_waves(&spec.waves)?;
-    check_bounds(&spec)?;
-    let mut matching: Vec<_> = fleet
-        .iter()
-        .filter(|d| deployment.selector.matches(d.labels))
-        .collect();
-    matching.sort_by_key(|d| d.view.name);
-    if matching.is_empty() {
-        return Err(PlanError::NoDevice(deployment.selector.to_string()));
+    let mistakes = spec.mistakes();
+    if !mistakes.is_empty() {
+        return Err(PlanError::Spec(mistakes));
     }
+    let mut planner = Planner {
+        group_by: spec.disruption.as_ref().map(|b| b.group_by.as_str()),
+        deployment,
+        manifest,
+        pace,
+        ladders: Pool::default(),
+        groups: Pool::default(),
+    };
     let (mut fit, mut unfit) = (Vec::new(), Vec::new());
-    for device in &matching {
-        let selection = select(&device.view, manifest, &deployment.policy);
-        let budget = spec.disruption.as_ref();
-        let group = budget.and_then(|b| device.labels.get(&b.group_by).cloned());
-        let device = device.view.name.clone();
-        match ladder(&selection, &deployment.policy) {
-            Some(ladder) => fit.push(planned(device, ladder, selection, group)),
-            None => unfit.push(Unfit { device, selection }),
+    let matching = fleet.into_iter();
+    for device in matching.filter(|d| deployment.selector.matches(d.labels)) {
+        match planner.planned(&device) {
+            Ok(planned) => fit.push(planned),
+            Err(why) => unfit.push(why),
         }
     }
-    if fit.is_empty() {
-        return Err(PlanError::NoFit(matching.len()));
+    match (fit.len(), unfit.len()) {
+        (0, 0) => return Err(PlanError::NoDevice(deployment.selector.to_string())),
+        (0, all) => return Err(PlanError::NoFit(all)),
+        _ => {}
     }
     let waves = into_waves(fit, &spec.waves);
     Ok(RolloutPlan {
@@ -210,49 +195,72 @@ pub fn plan(
     })
 }
 
-fn planned(
-    device: DeviceName,
-    ladder: Ladder,
-    selection: Selection,
-    group: Option<String>,
-) -> PlannedDevice {
-    let held: BTreeSet<_> = ladder.rungs.values().collect();
-    let download_bytes = selection
-        .candidates
-        .iter()
-        .filter(|c| held.contains(&c.variant))
-        .map(|c| c.download_bytes)
-        .sum();
-    PlannedDevice {
-        device,
-        ladder,
-        download_bytes,
-        selection,
-        group,
-    }
+/// Plans of a large fleet hold the same few ladders and groups, which they share.
+struct Planner<'a> {
+    group_by: Option<&'a str>,
+    deployment: &'a Deployment,
+    manifest: &'a VersionManifest,
+    pace: &'a Pace,
+    ladders: Pool<Ladder>,
+    groups: Pool<str>,
 }
 
-fn check_bounds(spec: &RolloutSpec) -> Result<(), PlanError> {
-    let budget = spec.disruption.as_ref().map(|b| b.max_unavailable);
-    match (spec.max_in_flight, budget) {
-        (Some(0), _) => Err(PlanError::NothingMoves("max_in_flight")),
-        (_, Some(0)) => Err(PlanError::NothingMoves("max_unavailable")),
-        _ => Ok(()),
+impl Planner<'_> {
+    fn planned(&mut self, device: &FleetDevice<'_>) -> Result<PlannedDevice, Unfit> {
+        let view = device.view();
+        let policy = &self.deployment.policy;
+        let selection = select(&view, self.manifest, policy);
+        let chosen = selection.choices.iter();
+        let mut chosen = chosen.filter(|choice| choice.power_state == PowerState::Mains);
+        let chosen = chosen.next().and_then(|choice| {
+            let mut all = selection.candidates.iter();
+            let candidate = all.find(|c| c.variant == choice.variant)?;
+            Some((choice.reason, candidate, ladder(&selection, policy)?))
+        });
+        let Some((reason, candidate, ladder)) = chosen else {
+            return Err(unfit(selection));
+        };
+        let before = device.before;
+        let group = self.group_by.and_then(|key| device.labels.get(key));
+        let download_bytes = self.missing_bytes(device, &ladder);
+        let takes = self.pace.predict(device.moved, download_bytes);
+        Ok(PlannedDevice {
+            device: device.name.clone(),
+            download_bytes,
+            takes,
+            move_uj: takes.and_then(|takes| pace::move_uj(device.profile, takes)),
+            ladder: self.ladders.share(ladder),
+            reason,
+            expected: Expected::from(candidate),
+            before: before.map(|(manifest, variant)| expect(&view, manifest, variant)),
+            group: group.map(|value| self.groups.share(value.as_str())),
+        })
     }
-}
 
-fn check_waves(waves: &[WaveSize]) -> Result<(), PlanError> {
-    let mut reached = 0;
-    for (index, wave) in waves.iter().enumerate() {
-        match *wave {
-            WaveSize::Percent(p) if p > reached && p <= 100 => reached = p,
-            WaveSize::Count(n) if n > 0 => {}
-            WaveSize::Percent(_) | WaveSize::Count(_) => {
-                return Err(PlanError::EmptyWave(index + 1));
+    /// What of a ladder the device does not hold, each artefact once.
+    fn missing_bytes(&self, device: &FleetDevice<'_>, ladder: &Ladder) -> u64 {
+        let (targets, runtimes) = (&device.profile.targets, &device.profile.runtime_keys);
+        let mut wanted: Vec<ArtefactRef> = Vec::new();
+        for variant in ladder.variants() {
+            if let Some(variant) = self.manifest.variant(variant)
+                && let Some(target) = variant.best_target(targets, runtimes)
+            {
+                wanted.extend(variant.artefacts_for(target).unwrap_or_default());
             }
         }
+        wanted.sort_by_key(|artefact| artefact.digest);
+        wanted.dedup_by_key(|artefact| artefact.digest);
+        let missing = wanted.iter().filter(|a| !device.held.contains(&a.digest));
+        missing.map(|artefact| artefact.size_bytes).sum()
     }
-    Ok(())
+}
+
+fn unfit(selection: Selection) -> Unfit {
+    let misfits = selection.candidates.into_iter();
+    Unfit {
+        device: selection.device,
+        misfits: misfits.map(|c| (c.variant, c.misfits)).collect(),
+    }
 }
 
 /// Percentages round up, so that the first wave of a small fleet is never empty.

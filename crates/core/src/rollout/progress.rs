@@ -2,6 +2,7 @@
 
 use super::gate::Pair;
 use super::machine::RolloutEffect;
+use super::plan::PlannedDevice;
 use super::state::{DeviceRollout, Rollout};
 use crate::event::Severity;
 use crate::mutants::{self, Mutant};
@@ -24,7 +25,7 @@ impl Rollout {
         );
         let gated = self.plan.spec.gates.is_some();
         if let Some(pair) = measured.filter(|_| moved && gated)
-            && self.measured.insert(device.clone(), pair) != Some(pair)
+            && self.measured.insert(&device, pair)
         {
             effects.push(RolloutEffect::KeepDevice { device });
         }
@@ -80,6 +81,13 @@ impl Rollout {
             DeviceRollout::GoingBack if self.is_back(status) => DeviceRollout::Back,
             _ => return,
         };
+        if let (DeviceRollout::Assigned { since }, DeviceRollout::Serving { .. }) = (old, &new)
+            && let Some(planned) = self.planned(device)
+        {
+            let took_ms = u64::try_from(now.since(*since).as_millis()).unwrap_or(u64::MAX);
+            let (how, device) = (planned.moved(&self.plan.name, took_ms), device.clone());
+            effects.push(RolloutEffect::Moved { device, how });
+        }
         if let DeviceRollout::Failed { message } = &new {
             let text = format!("device/{device}: {message}");
             self.note(
@@ -92,6 +100,11 @@ impl Rollout {
             );
         }
         self.move_on(device, new, effects);
+    }
+
+    fn planned(&self, device: &DeviceName) -> Option<&PlannedDevice> {
+        let (wave, position) = self.devices.place(device)?;
+        self.plan.waves.get(wave)?.get(position)
     }
 
     pub(super) fn is_back(&self, status: Option<&ModelStatus>) -> bool {
@@ -110,17 +123,14 @@ impl Rollout {
 
     /// Devices that have served enough for long enough have succeeded.
     pub(super) fn bake(&mut self, now: Millis, effects: &mut Vec<RolloutEffect>) {
-        let bake = Duration::from_secs(self.plan.spec.bake_s);
-        let least = self.plan.spec.min_inferences;
-        let done = self.devices.iter().filter(|(_, state)| match state {
-            DeviceRollout::Serving { since, inferences } => {
-                (*inferences >= least || mutants::is(Mutant::SkipInferences))
-                    && (now.since(*since) >= bake || mutants::is(Mutant::SkipBake))
-            }
-            _ => false,
-        });
-        let done: Vec<DeviceName> = done.map(|(device, _)| device.clone()).collect();
-        for device in done {
+        let bake = match mutants::is(Mutant::SkipBake) {
+            true => Duration::ZERO,
+            false => Duration::from_secs(self.plan.spec.bake_s),
+        };
+        while let Some((since, device)) = self.devices.baking()
+            && now.since(*since) >= bake
+        {
+            let device = device.clone();
             self.move_on(&device, DeviceRollout::Succeeded, effects);
         }
     }

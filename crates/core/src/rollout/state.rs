@@ -1,11 +1,10 @@
 //! What is known of a rollout: its state and that of each device.
 
-use super::gate::Pair;
+use super::devices::Devices;
+use super::measured::Measured;
 use super::plan::RolloutPlan;
-use crate::names::DeviceName;
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// Where a rollout stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,16 +126,16 @@ impl DeviceRollout {
 }
 
 /// A rollout in execution: what the controller keeps on disk.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rollout {
     /// The plan it executes.
     pub plan: RolloutPlan,
     /// Where it stands.
     pub state: RolloutState,
     /// Every planned device.
-    pub devices: BTreeMap<DeviceName, DeviceRollout>,
+    pub devices: Devices,
     /// What devices measured before and after.
-    pub measured: BTreeMap<DeviceName, Pair>,
+    pub measured: Measured,
     /// The wave whose gates an operator has waived.
     pub waived: Option<usize>,
     /// When it was made.
@@ -148,15 +147,11 @@ pub struct Rollout {
 impl Rollout {
     /// A rollout of this plan that has not begun.
     pub fn new(plan: RolloutPlan, actor: &str, now: Millis) -> Self {
-        let all = plan.waves.iter().flatten();
-        let devices = all
-            .map(|d| (d.device.clone(), DeviceRollout::Waiting))
-            .collect();
         Self {
+            devices: Devices::new(&plan),
+            measured: Measured::new(plan.spec.gates.clone()),
             plan,
             state: RolloutState::Planned,
-            devices,
-            measured: BTreeMap::new(),
             waived: None,
             created_at: now,
             actor: actor.to_owned(),

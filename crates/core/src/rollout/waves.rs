@@ -2,16 +2,11 @@
 
 use super::gate::{self, Reading, Verdict};
 use super::machine::RolloutEffect;
-use super::state::{DeviceRollout, Rollout, RolloutState};
+use super::state::{Rollout, RolloutState};
 use crate::event::Severity;
 use crate::mutants::{self, Mutant};
 use crate::time::Millis;
 use std::time::Duration;
-
-/// Gates are also read while a wave is under way, as long as no more devices than these have
-/// measured: canaries shall stop early, and reading a large wave at each of its reports would cost
-/// more than it tells.
-const EARLY_LOOKS: usize = 500;
 
 impl Rollout {
     /// Draws the conclusions from the states of the devices and the time.
@@ -57,19 +52,9 @@ impl Rollout {
     }
 
     /// Failed and open devices of a wave.
-    pub(super) fn count_wave(&self, wave: usize) -> (usize, usize) {
-        let members = self.plan.waves.get(wave).map_or(&[][..], Vec::as_slice);
-        let states = || members.iter().filter_map(|d| self.devices.get(&d.device));
-        let failed = states().filter(|s| matches!(s, DeviceRollout::Failed { .. }));
-        let open = states().filter(|s| {
-            matches!(
-                s,
-                DeviceRollout::Waiting
-                    | DeviceRollout::Assigned { .. }
-                    | DeviceRollout::Serving { .. }
-            )
-        });
-        (failed.count(), open.count())
+    fn count_wave(&self, wave: usize) -> (usize, usize) {
+        let counts = self.devices.wave(wave);
+        counts.map_or((0, 0), |w| (w.failed, w.open))
     }
 
     pub(super) fn evaluate_wave(
@@ -122,8 +107,9 @@ impl Rollout {
         let gates = self.plan.spec.gates.as_ref();
         // Without a version before there is nothing to compare with.
         let gates = gates.filter(|_| self.plan.previous.is_some());
-        let pairs = || self.measured.values().copied().collect::<Vec<_>>();
-        gates.map(|g| g.read(&pairs())).unwrap_or_default()
+        gates
+            .map(|g| g.read(self.measured.sums()))
+            .unwrap_or_default()
     }
 
     /// A wave that is over goes on when its gates pass, waits while they are inconclusive, and is
@@ -137,8 +123,7 @@ impl Rollout {
         effects: &mut Vec<RolloutEffect>,
     ) {
         let waived = self.waived == Some(wave);
-        let asked = !waived && (over || self.measured.len() <= EARLY_LOOKS);
-        let readings = if asked { self.readings() } else { Vec::new() };
+        let readings = if waived { Vec::new() } else { self.readings() };
         let say = |verdict: Verdict| {
             let of = readings.iter().filter(|r| r.verdict == verdict);
             let of: Vec<String> = of.map(ToString::to_string).collect();
@@ -187,8 +172,7 @@ impl Rollout {
 
     pub(super) fn wave_done(&mut self, now: Millis, wave: usize, effects: &mut Vec<RolloutEffect>) {
         let last = wave + 1 >= self.plan.waves.len();
-        let mut states = self.devices.values();
-        if last && !states.any(|s| *s == DeviceRollout::Succeeded) {
+        if last && self.devices.succeeded() == 0 {
             // Everybody left, or failed within the allowance: that proves nothing.
             self.roll_back(now, "controller", "no device has succeeded", effects);
             return;

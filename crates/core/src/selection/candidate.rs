@@ -1,16 +1,61 @@
 //! One variant on one device: the filters, and the predictions they need.
 
 use super::{
-    Candidate, DeviceView, Misfit, Prediction, RAM_SHARE, RUNNER_BASE_BYTES, SLO_PROBABILITY,
+    Candidate, DeviceView, Expected, Misfit, Prediction, RAM_SHARE, RUNNER_BASE_BYTES,
+    SLO_PROBABILITY,
 };
 use crate::energy::Provenance;
-use crate::learning::{Learned, prior_energy_uj, prior_latency_us};
+use crate::learning::{Learned, LearnedKey, prior_energy_uj, prior_latency_us};
 use crate::manifest::{VariantManifest, VersionManifest};
 use crate::policy::Policy;
 use crate::profile::Power;
 
 /// Spread of a prediction that rests on the roofline alone: a factor of about 1.6 either way.
 const PRIOR_LOG_SIGMA: f64 = 0.5;
+
+pub(super) fn expect(
+    device: &DeviceView<'_>,
+    manifest: &VersionManifest,
+    variant: &VariantManifest,
+) -> Expected {
+    let learned = learned(device, manifest, variant);
+    predict(device, variant, learned)
+}
+
+fn key(manifest: &VersionManifest, variant: &VariantManifest) -> LearnedKey {
+    let (model, version) = (manifest.model.clone(), manifest.version.clone());
+    (model, version, variant.name.clone())
+}
+
+fn learned<'a>(
+    device: &DeviceView<'a>,
+    manifest: &VersionManifest,
+    variant: &VariantManifest,
+) -> Option<&'a Learned> {
+    // Most devices of a large fleet have learned nothing yet: no key is made for them.
+    let any = !device.learned.is_empty();
+    any.then(|| device.learned.get(&key(manifest, variant)))?
+}
+
+fn predict(
+    device: &DeviceView<'_>,
+    variant: &VariantManifest,
+    learned: Option<&Learned>,
+) -> Expected {
+    let latency_us = learned
+        .and_then(Learned::latency)
+        .or_else(|| prior_latency_us(device.profile, variant).map(prior));
+    let energy_uj = learned.and_then(Learned::energy).or_else(|| {
+        let energy = prior_energy_uj(device.profile, latency_us?.value)?;
+        Some(prior(energy))
+    });
+    Expected {
+        variant: variant.name.clone(),
+        accuracy: variant.accuracy.value,
+        latency_us,
+        energy_uj,
+    }
+}
 
 pub(super) fn examine(
     device: &DeviceView<'_>,
@@ -19,25 +64,19 @@ pub(super) fn examine(
     policy: &Policy,
 ) -> Candidate {
     let target = variant.best_target(&device.profile.targets, &device.profile.runtime_keys);
-    let key = (
-        manifest.model.clone(),
-        manifest.version.clone(),
-        variant.name.clone(),
-    );
-    let learned = device.learned.get(&key);
-    let latency_us = learned
-        .and_then(Learned::latency)
-        .or_else(|| prior_latency(device, variant));
-    let energy_uj = learned.and_then(Learned::energy).or_else(|| {
-        let energy = prior_energy_uj(device.profile, latency_us?.value)?;
-        Some(prior(energy))
-    });
+    let learned = learned(device, manifest, variant);
+    let Expected {
+        variant: name,
+        accuracy,
+        latency_us,
+        energy_uj,
+    } = predict(device, variant, learned);
     let native = target.and_then(|t| variant.native.get(&t));
     let need_bytes =
         variant.memory_bytes() + native.map_or(0, |n| n.artefact.size_bytes) + RUNNER_BASE_BYTES;
     let mut candidate = Candidate {
-        variant: variant.name.clone(),
-        accuracy: variant.accuracy.value,
+        variant: name,
+        accuracy,
         target,
         need_bytes,
         download_bytes: target.and_then(|t| variant.download_bytes(t)).unwrap_or(0),
@@ -47,12 +86,12 @@ pub(super) fn examine(
         measured_energy_uj: learned.and_then(Learned::measured_energy_uj),
         misfits: Vec::new(),
     };
-    candidate.misfits.extend(
-        device
-            .failed
-            .get(&key)
-            .map(|m| Misfit::FailedBefore { message: m.clone() }),
-    );
+    if !device.failed.is_empty()
+        && let Some(message) = device.failed.get(&key(manifest, variant))
+    {
+        let message = message.clone();
+        candidate.misfits.push(Misfit::FailedBefore { message });
+    }
     candidate
         .misfits
         .extend(hard_limits(device, variant, &candidate));
@@ -69,10 +108,6 @@ fn prior(value: f64) -> Prediction {
         provenance: Provenance::Modelled,
         samples: 0,
     }
-}
-
-fn prior_latency(device: &DeviceView<'_>, variant: &VariantManifest) -> Option<Prediction> {
-    prior_latency_us(device.profile, variant).map(prior)
 }
 
 fn hard_limits(device: &DeviceView<'_>, variant: &VariantManifest, c: &Candidate) -> Vec<Misfit> {

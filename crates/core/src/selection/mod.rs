@@ -9,11 +9,11 @@ mod choose;
 mod properties;
 mod verdict;
 
-pub use verdict::{Candidate, Choice, ChoiceReason, Misfit, Prediction, Selection};
+pub use verdict::{Candidate, Choice, ChoiceReason, Expected, Misfit, Prediction, Selection};
 
 use crate::assignment::Ladder;
 use crate::learning::LearnedMap;
-use crate::manifest::VersionManifest;
+use crate::manifest::{VariantManifest, VersionManifest};
 use crate::names::{DeviceName, ModelName, VariantName, VersionName};
 use crate::policy::Policy;
 use crate::profile::{Conditions, DeviceProfile, PowerState};
@@ -70,4 +70,13 @@ pub fn select(device: &DeviceView<'_>, manifest: &VersionManifest, policy: &Poli
         candidates,
         choices,
     }
+}
+
+/// What a variant of a version is expected to do on a device, whether it fits there or not.
+pub fn expect(
+    device: &DeviceView<'_>,
+    manifest: &VersionManifest,
+    variant: &VariantManifest,
+) -> Expected {
+    candidate::expect(device, manifest, variant)
 }

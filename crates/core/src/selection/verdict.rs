@@ -115,6 +115,30 @@ pub struct Candidate {
     pub misfits: Vec<Misfit>,
 }
 
+/// What a variant is expected to do on a device: what a plan keeps of a candidate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Expected {
+    /// The variant.
+    pub variant: VariantName,
+    /// Accuracy, 0..=1.
+    pub accuracy: f64,
+    /// Latency of one inference in microseconds.
+    pub latency_us: Option<Prediction>,
+    /// Marginal energy of one inference in microjoules.
+    pub energy_uj: Option<Prediction>,
+}
+
+impl From<&Candidate> for Expected {
+    fn from(candidate: &Candidate) -> Self {
+        Self {
+            variant: candidate.variant.clone(),
+            accuracy: candidate.accuracy,
+            latency_us: candidate.latency_us,
+            energy_uj: candidate.energy_uj,
+        }
+    }
+}
+
 /// Why the chosen variant was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

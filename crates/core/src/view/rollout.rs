@@ -3,12 +3,22 @@
 use crate::assignment::Ladder;
 use crate::event::Event;
 use crate::names::{DeploymentName, DeviceName, ModelName, RolloutName, VersionName};
-use crate::rollout::{DeviceRollout, Reading, Rollout, RolloutPlan, RolloutSpec, RolloutState};
+use crate::rollout::{
+    DeviceRollout, Forecast, Reading, Rollout, RolloutPlan, RolloutSpec, RolloutState,
+};
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
-/// What `rollout plan` shows: the plan itself.
-pub type PlanDoc = RolloutPlan;
+/// What `rollout plan` shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanDoc {
+    /// The plan itself.
+    #[serde(flatten)]
+    pub plan: RolloutPlan,
+    /// What it is going to do.
+    pub forecast: Forecast,
+}
 
 /// A rollout and its devices.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,7 +65,7 @@ pub struct DeviceRolloutDoc {
     /// Its wave, counted from 1.
     pub wave: usize,
     /// The rungs it gets.
-    pub ladder: Ladder,
+    pub ladder: Arc<Ladder>,
     /// Where it stands.
     pub progress: DeviceRollout,
 }
@@ -69,7 +79,7 @@ impl RolloutDoc {
             wave.iter().map(move |planned| DeviceRolloutDoc {
                 device: planned.device.clone(),
                 wave: index + 1,
-                ladder: planned.ladder.clone(),
+                ladder: Arc::clone(&planned.ladder),
                 progress: rollout
                     .devices
                     .get(&planned.device)
@@ -77,9 +87,6 @@ impl RolloutDoc {
                     .unwrap_or(DeviceRollout::Waiting),
             })
         });
-        let count = |test: fn(&DeviceRollout) -> bool| {
-            rollout.devices.values().filter(|state| test(state)).count()
-        };
         Self {
             name: plan.name.clone(),
             deployment: plan.spec.deployment.clone(),
@@ -90,8 +97,8 @@ impl RolloutDoc {
             spec: plan.spec.clone(),
             gates: rollout.readings(),
             waves: plan.waves.len(),
-            succeeded: count(|s| matches!(s, DeviceRollout::Succeeded)),
-            failed: count(|s| matches!(s, DeviceRollout::Failed { .. })),
+            succeeded: rollout.devices.succeeded(),
+            failed: rollout.devices.failed(),
             devices: devices.collect(),
             unfit: plan.unfit.iter().map(|u| u.device.clone()).collect(),
             created_at: rollout.created_at,

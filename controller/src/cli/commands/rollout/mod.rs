@@ -1,6 +1,7 @@
 //! `rollout`.
 
 mod diff;
+mod plan;
 mod report;
 mod spec;
 
@@ -22,7 +23,7 @@ pub(super) async fn rollout(
         RolloutCommand::Plan(args) => {
             let spec = spec::read(&args)?;
             let document = connect(session.context).await?.plan_rollout(&spec).await?;
-            session.show(&report::plan(document)?, args.output)
+            session.show(&plan::plan(document)?, args.output)
         }
         RolloutCommand::Start(args) => {
             let spec = spec::read(&args)?;

@@ -1,10 +1,9 @@
-//! How plans, rollouts and their histories are shown.
+//! How rollouts and their histories are shown.
 
 use crate::api::client::Item;
 use crate::cli::columns::{instant, text};
-use crate::cli::error::CliError;
 use crate::cli::output::{Grid, Output};
-use sandpiper_core::rollout::{Reading, RolloutPlan};
+use sandpiper_core::rollout::Reading;
 use serde_json::Value;
 
 /// A rollout: a line per device, and where the whole stands.
@@ -47,45 +46,6 @@ pub(super) fn status(item: Item) -> Output {
         table,
         notes,
     }
-}
-
-/// The plan is the document itself, or its field `plan`.
-pub(super) fn plan(document: Value) -> Result<Output, CliError> {
-    let plan = document.pointer("/plan").unwrap_or(&document);
-    let plan: RolloutPlan =
-        serde_json::from_value(plan.clone()).map_err(|e| CliError::Answer(e.to_string()))?;
-    let mut table = Grid::new(&["WAVE", "DEVICE", "LADDER", "DOWNLOAD"]);
-    for (index, wave) in plan.waves.iter().enumerate() {
-        for device in wave {
-            let rungs = device
-                .ladder
-                .rungs
-                .iter()
-                .map(|(state, variant)| format!("{state}={variant}"));
-            let download = format!("{:.1} KiB", device.download_bytes as f64 / 1024.0);
-            let rungs = rungs.collect::<Vec<_>>().join(" ");
-            table.rows.push(vec![
-                (index + 1).to_string(),
-                device.device.to_string(),
-                rungs,
-                download,
-            ]);
-        }
-    }
-    let mut notes = Vec::new();
-    for unfit in &plan.unfit {
-        notes.push(format!("{} stays out: no variant fits", unfit.device));
-        for candidate in &unfit.selection.candidates {
-            let why: Vec<_> = candidate.misfits.iter().map(ToString::to_string).collect();
-            notes.push(format!("  {}: {}", candidate.variant, why.join("; ")));
-        }
-    }
-    Ok(Output::Report {
-        name: format!("rollout/{}", plan.name),
-        document,
-        table,
-        notes,
-    })
 }
 
 /// What happened in a rollout.
@@ -160,30 +120,6 @@ mod tests {
         activity to v2 is paused: wave 1: traps: inconclusive (1 succeeded, 1 failed, 3 waves)
         gate: p95 latency: pass, +2.0% (-9.0 to +8.9), limit +10.0, 1 devices, 412 inferences
         gate: traps: inconclusive, no device was measured before and after
-        ");
-    }
-
-    #[test]
-    fn a_plan() {
-        let selection = |device: &str| {
-            json!({ "device": device, "model": "activity", "version": "v2",
-                    "candidates": [], "choices": [] })
-        };
-        let planned = json!({
-            "device": "pi-1", "download_bytes": 1_572_864, "selection": selection("pi-1"),
-            "ladder": { "rungs": { "mains": "large", "low": "tiny" },
-                        "low_percent": 40, "critical_percent": 15 },
-        });
-        let output = plan(json!({
-            "name": "activity-2", "model": "activity", "previous": "v1",
-            "spec": { "deployment": "activity", "version": "v2" },
-            "waves": [[planned]],
-            "unfit": [{ "device": "pi-9", "selection": selection("pi-9") }],
-        }));
-        insta::assert_snapshot!(shown(&output.unwrap()), @r"
-        WAVE  DEVICE  LADDER                DOWNLOAD
-        1     pi-1    mains=large low=tiny  1536.0 KiB
-        pi-9 stays out: no variant fits
         ");
     }
 

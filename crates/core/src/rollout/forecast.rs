@@ -1,0 +1,339 @@
+//! What a plan is going to do. Its times come from the rollout machine itself, driven through the
+//! plan under a clock of its own: windows, bounds on devices in flight and deadlines are kept there
+//! exactly as they will be.
+
+use super::machine::{RolloutEffect, RolloutEvent};
+use super::plan::{PlannedDevice, RolloutPlan};
+use super::state::{Rollout, RolloutState};
+use crate::digest::Digest;
+use crate::energy::Provenance;
+use crate::names::{DeploymentName, DeviceName};
+use crate::policy::Deployment;
+use crate::profile::PowerState;
+use crate::selection::{Expected, Prediction};
+use crate::telemetry::{ModelPhase, ModelStatus, Serving};
+use crate::time::Millis;
+use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+/// Steps of the machine per device that a forecast may take: a device is assigned, serves, has
+/// proved itself and has baked.
+const STEPS: usize = 8;
+
+/// What a plan is going to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// By wave.
+    pub waves: Vec<WaveForecast>,
+    /// Bytes to send in all.
+    pub download_bytes: u64,
+    /// Energy of fetching and switching.
+    pub energy: MoveEnergy,
+    /// Accuracy of the devices that move, 0..=1.
+    pub accuracy: Option<Change>,
+    /// Latency of an inference in microseconds.
+    pub latency_us: Option<Change>,
+    /// Energy of an inference in microjoules.
+    pub energy_uj: Option<Change>,
+    /// Why the times are not known, or why the rollout would not get through even if every gate
+    /// passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
+}
+
+/// A wave that is to come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WaveForecast {
+    /// Devices in it.
+    pub devices: usize,
+    /// Bytes to send.
+    pub download_bytes: u64,
+    /// Devices whose time rests on their own past; that of the others is the median of the fleet.
+    pub measured: usize,
+    /// When it begins, in seconds from now.
+    pub begins_s: Option<u64>,
+    /// When it is over, in seconds from now.
+    pub ends_s: Option<u64>,
+}
+
+/// Energy of moving: one busy core for the time it takes, by the published models of the boards.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MoveEnergy {
+    /// Microjoules of the devices for which it is known.
+    pub energy_uj: f64,
+    /// Always modelled, or unknown when it is known of no device.
+    pub provenance: Provenance,
+    /// Devices for which it is known.
+    pub devices: usize,
+    /// Devices without a model of their board, or of which nobody knows how long they take.
+    pub unknown: usize,
+}
+
+/// Means over devices that move, on the mains.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// As it is, over the devices that run a version before; nothing when none does.
+    pub before: Option<f64>,
+    /// As it will be, over the same devices, or over all when there is nothing before.
+    pub after: f64,
+    /// These devices.
+    pub devices: usize,
+    /// The weakest provenance of the figures.
+    pub provenance: Provenance,
+}
+
+/// Foresees what a plan does from `now` on.
+pub fn forecast(plan: &RolloutPlan, deployment: &Deployment, now: Millis) -> Forecast {
+    let (times, obstacle) = match times(plan, deployment, now) {
+        Ok(times) => times,
+        Err(why) => (BTreeMap::new(), Some(why)),
+    };
+    let seconds = |at: Millis| now_to(now, at);
+    let waves = plan.waves.iter().enumerate().map(|(index, devices)| {
+        let bytes = devices.iter().map(|d| d.download_bytes).sum();
+        let own = |d: &&PlannedDevice| {
+            d.takes
+                .is_some_and(|t| t.provenance == Provenance::Measured)
+        };
+        let (begins, ends) = times.get(&index).copied().unwrap_or_default();
+        WaveForecast {
+            devices: devices.len(),
+            download_bytes: bytes,
+            measured: devices.iter().filter(own).count(),
+            begins_s: begins.map(seconds),
+            ends_s: ends.map(seconds),
+        }
+    });
+    let waves: Vec<_> = waves.collect();
+    let all = || plan.waves.iter().flatten();
+    let known: Vec<f64> = all().filter_map(|d| d.move_uj).collect();
+    let certain = |value: f64| Prediction {
+        value,
+        log_sigma: 0.0,
+        provenance: Provenance::Measured,
+        samples: 0,
+    };
+    Forecast {
+        download_bytes: waves.iter().map(|w| w.download_bytes).sum(),
+        waves,
+        energy: MoveEnergy {
+            energy_uj: known.iter().sum(),
+            provenance: match known.is_empty() {
+                true => Provenance::Unknown,
+                false => Provenance::Modelled,
+            },
+            devices: known.len(),
+            unknown: all().count() - known.len(),
+        },
+        accuracy: change(all(), |e| Some(certain(e.accuracy))),
+        latency_us: change(all(), |e| e.latency_us),
+        energy_uj: change(all(), |e| e.energy_uj),
+        obstacle,
+    }
+}
+
+fn now_to(now: Millis, at: Millis) -> u64 {
+    at.since(now).as_millis().div_ceil(1_000) as u64
+}
+
+fn change<'a>(
+    devices: impl Iterator<Item = &'a PlannedDevice>,
+    of: impl Fn(&Expected) -> Option<Prediction>,
+) -> Option<Change> {
+    let figures = devices.filter_map(|d| {
+        let before = d.before.as_ref().and_then(&of);
+        Some((before, of(&d.expected)?))
+    });
+    let (mut both, mut after) = (Sum::default(), Sum::default());
+    let mut was = 0.0;
+    for (before, is) in figures {
+        after.add(is);
+        if let Some(before) = before {
+            was += before.value;
+            both.add(is);
+            both.provenance = both.provenance.max(before.provenance);
+        }
+    }
+    let before = (both.count > 0).then(|| was / both.count as f64);
+    let sum = if before.is_some() { both } else { after };
+    (sum.count > 0).then(|| Change {
+        before,
+        after: sum.total / sum.count as f64,
+        devices: sum.count,
+        provenance: sum.provenance,
+    })
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Sum {
+    total: f64,
+    count: usize,
+    provenance: Provenance,
+}
+
+impl Sum {
+    fn add(&mut self, figure: Prediction) {
+        self.total += figure.value;
+        self.provenance = match self.count {
+            0 => figure.provenance,
+            _ => self.provenance.max(figure.provenance),
+        };
+        self.count += 1;
+    }
+}
+
+/// When each wave begins and ends, if every device takes as long as predicted, every gate passes
+/// and every approval is given at once.
+type Times = BTreeMap<usize, (Option<Millis>, Option<Millis>)>;
+
+fn times(
+    plan: &RolloutPlan,
+    deployment: &Deployment,
+    now: Millis,
+) -> Result<(Times, Option<String>), String> {
+    let unknown = plan.waves.iter().flatten().filter(|d| d.takes.is_none());
+    match unknown.count() {
+        0 => {}
+        n => {
+            return Err(format!(
+                "of {n} devices nobody knows how long they take to move"
+            ));
+        }
+    }
+    let per_hour = deployment.policy.inferences_per_hour;
+    let prove_ms = match plan.spec.min_inferences {
+        0 => 0,
+        _ if per_hour <= 0.0 => {
+            return Err("the deployment expects no inferences, so that no device succeeds".into());
+        }
+        least => (least as f64 / per_hour * 3.6e6).ceil() as u64,
+    };
+    let mut run = Run::new(plan, now, prove_ms);
+    let end = run.through();
+    Ok((run.times, end))
+}
+
+/// The machine on its way through the plan.
+struct Run {
+    rollout: Rollout,
+    now: Millis,
+    prove_ms: u64,
+    takes: BTreeMap<DeviceName, u64>,
+    /// When a device reports, in order of time.
+    due: BinaryHeap<Reverse<(Millis, u64, DeviceName)>>,
+    times: Times,
+}
+
+impl Run {
+    fn new(plan: &RolloutPlan, now: Millis, prove_ms: u64) -> Self {
+        let mut plan = plan.clone();
+        plan.spec.gates = None;
+        let all = plan.waves.iter().flatten();
+        let takes = all.filter_map(|d| Some((d.device.clone(), d.takes?.ms)));
+        Self {
+            takes: takes.collect(),
+            rollout: Rollout::new(plan, "forecast", now),
+            now,
+            prove_ms,
+            due: BinaryHeap::new(),
+            times: Times::new(),
+        }
+    }
+
+    /// Says why it did not get through.
+    fn through(&mut self) -> Option<String> {
+        let actor = "forecast".to_owned();
+        self.handle(RolloutEvent::Start { actor });
+        let most = self
+            .rollout
+            .devices
+            .len()
+            .saturating_add(64)
+            .saturating_mul(STEPS);
+        for _ in 0..most {
+            match &self.rollout.state {
+                RolloutState::Promoted => return None,
+                RolloutState::RollingBack { why, .. } => return Some(why.clone()),
+                _ => {}
+            }
+            let reports = self.due.peek().map(|Reverse((at, ..))| *at);
+            let deadline = self.rollout.next_deadline().map(|(at, _)| at);
+            let Some(at) = reports.into_iter().chain(deadline).min() else {
+                break;
+            };
+            self.now = self.now.max(at);
+            let event = match self.due.peek() {
+                Some(Reverse((due, ..))) if *due <= at => self.report(),
+                _ => RolloutEvent::Tick,
+            };
+            self.handle(event);
+        }
+        Some(format!("it stays {}", self.rollout.state.word()))
+    }
+
+    fn report(&mut self) -> RolloutEvent {
+        let Some(Reverse((_, inferences, device))) = self.due.pop() else {
+            return RolloutEvent::Tick;
+        };
+        RolloutEvent::Reported {
+            status: Some(Box::new(self.serving())),
+            device,
+            inferences,
+            measured: None,
+        }
+    }
+
+    fn serving(&self) -> ModelStatus {
+        let plan = &self.rollout.plan;
+        let deployment: &DeploymentName = &plan.spec.deployment;
+        let first = plan.waves.iter().flatten().next();
+        ModelStatus {
+            deployment: deployment.clone(),
+            model: plan.model.clone(),
+            wanted: plan.spec.version.clone(),
+            phase: ModelPhase::Serving,
+            serving: first.map(|d| Serving {
+                version: plan.spec.version.clone(),
+                variant: d.expected.variant.clone(),
+                code: Digest::of(b""),
+                power_state: PowerState::Mains,
+            }),
+            failure: None,
+            fetched_bytes: 0,
+            needed_bytes: 0,
+        }
+    }
+
+    fn handle(&mut self, event: RolloutEvent) {
+        let before = wave(&self.rollout.state);
+        let least = self.rollout.plan.spec.min_inferences;
+        for effect in self.rollout.handle(self.now, event) {
+            if let RolloutEffect::Assign { device, .. } = effect {
+                let takes = self.takes.get(&device).copied().unwrap_or(0);
+                let at = Millis(self.now.0.saturating_add(takes));
+                let proved = Millis(at.0.saturating_add(self.prove_ms));
+                if proved > at {
+                    self.due.push(Reverse((at, 0, device.clone())));
+                }
+                self.due.push(Reverse((proved, least, device)));
+            }
+        }
+        let after = wave(&self.rollout.state);
+        if before != after {
+            if let Some(wave) = before {
+                self.times.entry(wave).or_default().1 = Some(self.now);
+            }
+            if let Some(wave) = after {
+                self.times.entry(wave).or_default().0 = Some(self.now);
+            }
+        }
+    }
+}
+
+fn wave(state: &RolloutState) -> Option<usize> {
+    match state {
+        RolloutState::Running { wave, .. } => Some(*wave),
+        _ => None,
+    }
+}
