@@ -69,18 +69,15 @@ system() {
 
 # Puts a package into $work, and checks it against the checksums that came from the same place.
 obtain() {
-	for file in "$1" SHA256SUMS; do
+	for item in "$1" SHA256SUMS; do
 		if [ -n "$packages" ]; then
-			[ -r "$packages/$file" ] || fail "there is no $file in $packages"
-			cp "$packages/$file" "$work/$file"
+			[ -r "$packages/$item" ] || fail "there is no $item in $packages"
+			cp "$packages/$item" "$work/$item"
 		else
-			# With a pin the certificate need not be known to this device, only the key.
-			set -- "$1" "$from/packages/$file"
-			if [ -n "$pin" ]; then
-				curl -fsS --retry 3 -k --pinnedpubkey "$pin" -o "$work/$file" "$2" || fail "cannot fetch $2"
-			else
-				curl -fsS --retry 3 -o "$work/$file" "$2" || fail "cannot fetch $2"
-			fi
+			url="$from/packages/$item"
+			# With a pin the certificate need not be known to this device, only its key.
+			curl -fsS --retry 3 ${pin:+-k --pinnedpubkey "$pin"} -o "$work/$item" "$url" ||
+				fail "cannot fetch $url"
 		fi
 	done
 	(cd "$work" && grep "  $1\$" SHA256SUMS >one && sha256sum -c one >/dev/null) ||
@@ -97,8 +94,9 @@ install_tarball() {
 	if [ -e "$ROOT/etc/sandpiper/agent.toml" ]; then
 		keep=--exclude=etc/sandpiper/agent.toml
 	fi
-	# Unlinked first, so that a running agent keeps its own program until it is restarted.
-	change tar -xzf "$work/$1" -C "${ROOT:-/}" --unlink-first ${keep:+"$keep"}
+	# tar unlinks a file before it writes one of that name: a running agent keeps its own program
+	# until it is restarted.
+	change tar -xzf "$work/$1" -C "${ROOT:-/}" ${keep:+"$keep"}
 	if ! grep -qs '^sandpiper-agent:' "$ROOT/etc/passwd"; then
 		change useradd ${ROOT:+--root "$ROOT"} --system --user-group --home-dir "$STATE" \
 			--no-create-home --shell /usr/sbin/nologin sandpiper-agent
@@ -146,14 +144,14 @@ restart() {
 }
 
 uninstall() {
-	if has_systemd && [ -e "$ROOT/lib/systemd/system/$UNIT" ]; then
+	if has_systemd && [ -e "$ROOT/usr/lib/systemd/system/$UNIT" ]; then
 		change systemctl disable --now "$UNIT"
 	fi
 	if command -v dpkg-query >/dev/null && dpkg-query --admindir="$ROOT/var/lib/dpkg" -W sandpiper-agent >/dev/null 2>&1; then
 		if [ "$purge" = yes ]; then how=--purge; else how=--remove; fi
 		change dpkg --root="${ROOT:-/}" "$how" sandpiper-agent
 	else
-		change rm -f "$ROOT/usr/bin/sandpiper-agent" "$ROOT/lib/systemd/system/$UNIT"
+		change rm -f "$ROOT/usr/bin/sandpiper-agent" "$ROOT/usr/lib/systemd/system/$UNIT"
 		change rm -rf "$ROOT/usr/share/doc/sandpiper-agent"
 		if has_systemd; then change systemctl daemon-reload; fi
 	fi

@@ -151,7 +151,7 @@ fn agent(platform: Platform, program: &Path, out: &Path, mtime: u64) -> Result<[
         Entry::of("usr/bin/sandpiper-agent", 0o755, program)?,
         Entry::of("etc/sandpiper/agent.toml", 0o644, &deploy("agent.toml"))?,
         Entry::of(
-            "lib/systemd/system/sandpiper-agent.service",
+            "usr/lib/systemd/system/sandpiper-agent.service",
             0o644,
             &deploy("sandpiper-agent.service"),
         )?,
@@ -165,7 +165,7 @@ fn controller(platform: Platform, program: &Path, out: &Path, mtime: u64) -> Res
     let mut files = vec![
         binary.clone(),
         Entry::of(
-            "lib/systemd/system/sandpiper.service",
+            "usr/lib/systemd/system/sandpiper.service",
             0o644,
             &deploy("sandpiper.service"),
         )?,
