@@ -120,7 +120,9 @@ pub(crate) fn build(platform: Platform, program: Program) -> Result<PathBuf> {
     let toolchain = Toolchain::find(platform, &cross)?;
     let package = program.package();
     say(&format!("building {package} for {}", platform.name()));
-    let built = cross.join("build");
+    // Apart for each platform: what one sets in the environment would make cargo build the other's
+    // macros and build scripts anew.
+    let built = cross.join("build").join(platform.name());
     // Alone: together with others, cargo would join features, and the agent carries no compiler.
     let status = toolchain
         .build()
