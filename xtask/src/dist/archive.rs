@@ -39,13 +39,15 @@ impl Entry {
 ///
 /// # Errors
 /// When a path is too long for the format.
-pub(super) fn tar(entries: &[Entry], prefix: &str, mtime: u64) -> Result<Vec<u8>> {
+pub(super) fn tar(entries: &[Entry], mtime: u64) -> Result<Vec<u8>> {
     let mut builder = tar::Builder::new(Vec::new());
     let header = |kind, mode, size| {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);
         header.set_size(size);
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_mtime(mtime);
         header
     };
@@ -53,17 +55,17 @@ pub(super) fn tar(entries: &[Entry], prefix: &str, mtime: u64) -> Result<Vec<u8>
     sorted.sort_by(|a, b| a.path.cmp(&b.path));
     let mut made = BTreeSet::new();
     for entry in sorted {
-        let whole = format!("{prefix}{}", entry.path);
+        let whole = entry.path.as_str();
         for (at, _) in whole.match_indices('/') {
             let dir = &whole[..=at];
-            if dir != "./" && made.insert(dir.to_owned()) {
+            if made.insert(dir.to_owned()) {
                 let mut header = header(tar::EntryType::Directory, 0o755, 0);
                 builder.append_data(&mut header, dir, std::io::empty())?;
             }
         }
         let size = entry.bytes.len() as u64;
         let mut header = header(tar::EntryType::Regular, entry.mode, size);
-        builder.append_data(&mut header, &whole, entry.bytes.as_slice())?;
+        builder.append_data(&mut header, whole, entry.bytes.as_slice())?;
     }
     Ok(builder.into_inner()?)
 }
@@ -101,8 +103,8 @@ mod tests {
     fn order_of_files_and_time_of_day_change_no_byte() {
         let a = Entry::new("usr/bin/a", 0o755, "a");
         let b = Entry::new("etc/b", 0o644, "b");
-        let one = tar(&[a.clone(), b.clone()], "./", 7).unwrap();
-        let other = tar(&[b, a], "./", 7).unwrap();
+        let one = tar(&[a.clone(), b.clone()], 7).unwrap();
+        let other = tar(&[b, a], 7).unwrap();
         assert_eq!(one, other);
         assert_eq!(gzip(&one).unwrap(), gzip(&other).unwrap());
         let mut archive = tar::Archive::new(one.as_slice());
@@ -120,11 +122,11 @@ mod tests {
             })
             .collect();
         let want = [
-            ("./etc/", 0o755),
-            ("./etc/b", 0o644),
-            ("./usr/", 0o755),
-            ("./usr/bin/", 0o755),
-            ("./usr/bin/a", 0o755),
+            ("etc/", 0o755),
+            ("etc/b", 0o644),
+            ("usr/", 0o755),
+            ("usr/bin/", 0o755),
+            ("usr/bin/a", 0o755),
         ];
         // `Path` shows no slash at the end of a directory on some versions; compare without.
         let strip = |(p, m): (String, u32)| (p.trim_end_matches('/').to_owned(), m);

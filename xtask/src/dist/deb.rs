@@ -71,8 +71,8 @@ pub(super) fn deb(
         builder.append(&header, bytes)
     };
     put("debian-binary", b"2.0\n")?;
-    put("control.tar.gz", &gzip(&tar(&inside, "./", mtime)?)?)?;
-    put("data.tar.gz", &gzip(&tar(files, "./", mtime)?)?)?;
+    put("control.tar.gz", &gzip(&tar(&inside, mtime)?)?)?;
+    put("data.tar.gz", &gzip(&tar(files, mtime)?)?)?;
     Ok(builder.into_inner()?)
 }
 

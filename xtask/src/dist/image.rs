@@ -54,7 +54,7 @@ pub(super) fn image(
     files: &[Entry],
     mtime: u64,
 ) -> Result<Vec<u8>> {
-    let layer = tar(files, "", mtime)?;
+    let layer = tar(files, mtime)?;
     let diff = format!("sha256:{}", sha256(&layer));
     let layer = Blob::new("application/vnd.oci.image.layer.v1.tar+gzip", gzip(&layer)?);
     let config = json!({
@@ -99,5 +99,5 @@ pub(super) fn image(
         config.entry(),
         manifest.entry(),
     ];
-    tar(&entries, "", mtime)
+    tar(&entries, mtime)
 }

@@ -211,7 +211,7 @@ fn package(
     mtime: u64,
 ) -> Result<[PathBuf; 2]> {
     let deb = deb::deb(program, platform, VERSION, files, mtime)?;
-    let archive = gzip(&tar(files, "", mtime)?)?;
+    let archive = gzip(&tar(files, mtime)?)?;
     Ok([
         write(out, &deb_name(program, platform), &deb)?,
         write(out, &archive_name(program, platform), &archive)?,
