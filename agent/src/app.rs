@@ -8,6 +8,7 @@ use crate::energy::Accountant;
 use crate::fetcher::{Fetcher, Patience};
 use crate::identity::Identity;
 use crate::launch::ProcessLauncher;
+use crate::notify::Notifier;
 use crate::probe;
 use crate::serve::{router, routes::Routes};
 use crate::telemetry::Ring;
@@ -19,14 +20,35 @@ use sandpiper_core::reconcile::{Backlog, DeviceState, Reconciler};
 use sandpiper_core::telemetry::Observation;
 use sandpiper_transport::token::JoinToken;
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// Events that may wait for the driver; senders wait when it is full.
 const INBOX: usize = 256;
+/// More is no token, whatever is piped in.
+const MAX_TOKEN_BYTES: u64 = 16 << 10;
 /// How long the network waits for models that are started from the disk.
 const LOCAL_FIRST: Duration = Duration::from_secs(1);
+
+/// The token itself: `-` stands for the first bytes of standard input.
+///
+/// # Errors
+/// When standard input cannot be read.
+pub fn given(token: String) -> anyhow::Result<String> {
+    use std::io::Read as _;
+    if token != "-" {
+        return Ok(token);
+    }
+    let mut text = String::new();
+    let mut input = std::io::stdin().take(MAX_TOKEN_BYTES);
+    input
+        .read_to_string(&mut text)
+        .context("cannot read the token from standard input")?;
+    Ok(text.trim().to_owned())
+}
 
 /// Joins a fleet.
 ///
@@ -49,10 +71,24 @@ pub async fn join(
         }
     };
     let identity = Identity::join(&config.state_dir, &parsed, name).await?;
+    hand_over(&config.state_dir).context("joined, but the service cannot read its identity")?;
     Ok(format!(
         "joined fleet {} as {}",
         identity.fleet, identity.name
     ))
+}
+
+/// Whoever installs is root, the service is not: what was written here belongs to the owner of
+/// the directory.
+fn hand_over(state_dir: &Path) -> std::io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = std::fs::metadata(state_dir)?;
+    for entry in std::fs::read_dir(state_dir)? {
+        std::os::unix::fs::lchown(entry?.path(), Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(())
 }
 
 /// Serves until a signal comes: the last good models at once, the controller when it is there.
@@ -131,7 +167,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         climber: Climber::default(),
         guests: Guests::default(),
     };
-    driver.run(inbox, fetched, stop_signal()).await;
+    let notifier = Notifier::from_env();
+    driver.run(inbox, fetched, notifier, stop_signal()).await;
     server.abort();
     Ok(())
 }

@@ -21,7 +21,8 @@ pub struct Cli {
 pub enum Command {
     /// Join a fleet with a one-time token.
     Join {
-        /// The token that `sandpiper join-token create` printed.
+        /// The token that `sandpiper join-token create` printed; `-` reads it from standard
+        /// input, where no other user of this device sees it.
         token: String,
         /// Name of this device; its host name otherwise.
         #[arg(long)]

@@ -8,6 +8,7 @@
 //! | [`attach`], [`identity`], [`renewal`] | the way to the controller |
 //! | [`fetch`], [`fetcher`] | artefacts, one download each |
 //! | [`guest`], [`launch`], [`runner`] | loaded models, each in a process of its own |
+//! | [`notify`] | tells the service manager that the agent lives |
 //! | [`serve`] | the Open Inference Protocol for local programs |
 //! | [`probe`], [`energy`] | what the device is, how it is, what it uses |
 //! | [`tally`], [`telemetry`] | what was served, kept until acknowledged |
@@ -25,6 +26,7 @@ pub mod fetcher;
 pub mod guest;
 pub mod identity;
 pub mod launch;
+pub mod notify;
 pub mod probe;
 pub mod renewal;
 pub mod runner;

@@ -47,7 +47,10 @@ fn work(command: Command, config: Config) -> anyhow::Result<String> {
         .build()?;
     runtime.block_on(async move {
         match command {
-            Command::Join { token, name } => Ok(app::join(&config, &token, name).await? + "\n"),
+            Command::Join { token, name } => {
+                let token = app::given(token)?;
+                Ok(app::join(&config, &token, name).await? + "\n")
+            }
             Command::Run => app::run(config).await.map(|()| String::new()),
             Command::Status { output } => status::status(&config, output == "json").await,
             Command::Runner => Ok(String::new()),

@@ -4,6 +4,7 @@ mod bench;
 mod checks;
 mod conformance;
 mod demo;
+mod dist;
 mod fuzz;
 mod peer;
 mod python;
@@ -40,6 +41,8 @@ enum Command {
     Sim(sim::Args),
     /// Random networks against ONNX Runtime, and damaged files.
     Fuzz(fuzz::Args),
+    /// Static programs, packages and a container image, in `target/dist`.
+    Dist(dist::Args),
     /// Figures with both sides and where they come from.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Conformance(args) => conformance::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Dist(args) => dist::run(&args),
         Command::Bench(what) => bench::run(&what),
     }
 }

@@ -14,6 +14,7 @@ use crate::depot::{Depot, DepotError};
 use crate::energy::{Accountant, Activity};
 use crate::fetcher::Fetcher;
 use crate::guest::Launcher;
+use crate::notify::Notifier;
 use crate::probe;
 use crate::serve::routes::{Routes, Served};
 use crate::tally::{ServedBy, Tally};
@@ -87,16 +88,18 @@ pub struct Driver {
 
 impl Driver {
     /// Runs until every sender of inputs is gone or `stop` resolves. `fetched` gives the answers
-    /// of the fetcher.
+    /// of the fetcher; `notifier` tells the service manager that this goes on.
     pub async fn run(
         mut self,
         mut inbox: mpsc::Receiver<Input>,
         mut fetched: mpsc::Receiver<DeviceEvent>,
+        mut notifier: Notifier,
         stop: impl Future<Output = ()>,
     ) {
         tokio::pin!(stop);
         self.look();
         self.handle(DeviceEvent::Tick);
+        notifier.ready();
         let mut poll = tokio::time::interval(self.config.poll);
         let mut window = tokio::time::interval(self.config.window);
         window.reset();
@@ -128,8 +131,10 @@ impl Driver {
                     pace.read(now, activity);
                 }
                 () = tokio::time::sleep(due) => self.handle_due(),
+                () = notifier.due() => notifier.alive(),
             }
         }
+        notifier.stopping();
         self.close_windows();
     }
 

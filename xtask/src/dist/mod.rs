@@ -1,0 +1,246 @@
+//! `cargo xtask dist`: static programs for every platform, packages of Debian, archives with
+//! checksums, and a container image. The same sources give the same bytes.
+
+mod archive;
+mod deb;
+mod debian;
+mod image;
+mod platform;
+mod toolchain;
+
+pub(crate) use platform::{Platform, Program};
+
+use self::archive::{Entry, gzip, sha256, tar};
+use self::toolchain::Toolchain;
+use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// Version of what is packaged: that of the whole workspace.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Options of `dist`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// For these only; all otherwise.
+    #[arg(long)]
+    target: Vec<Platform>,
+}
+
+/// Builds and packages; prints the files.
+#[allow(clippy::print_stdout, clippy::print_stderr)]
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let all = Platform::ALL.as_slice();
+    let chosen = if args.target.is_empty() {
+        all
+    } else {
+        &args.target
+    };
+    match make(chosen) {
+        Ok(files) => {
+            for file in files {
+                println!("{}", file.display());
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[allow(clippy::print_stderr)]
+fn say(text: &str) {
+    eprintln!("dist: {text}");
+}
+
+fn target_dir() -> PathBuf {
+    crate::shell::root().join("target")
+}
+
+/// Where packages are put.
+pub(crate) fn out() -> PathBuf {
+    target_dir().join("dist")
+}
+
+fn deploy(name: &str) -> PathBuf {
+    crate::shell::root().join("deploy").join(name)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// File name of a package.
+pub(crate) fn deb_name(program: Program, platform: Platform) -> String {
+    format!("{}_{VERSION}_{}.deb", program.package(), platform.name())
+}
+
+fn make(platforms: &[Platform]) -> Result<Vec<PathBuf>> {
+    let out = out();
+    std::fs::create_dir_all(&out)?;
+    let mtime = source_date()?;
+    let installer = read(&deploy("install.sh"))?;
+    let mut made = vec![write(&out, "install.sh", &installer)?];
+    // The controller last: its package brings those of the agents along, to give them to devices.
+    for &platform in platforms {
+        let program = build(platform, Program::Agent)?;
+        made.extend(agent(platform, &program, &out, mtime)?);
+    }
+    for &platform in platforms {
+        if platform.programs().contains(&Program::Controller) {
+            let program = build(platform, Program::Controller)?;
+            made.extend(controller(platform, &program, &out, mtime)?);
+        }
+    }
+    made.push(checksums(&out)?);
+    Ok(made)
+}
+
+/// When the sources were made, in seconds: what the files of packages tell as their time.
+fn source_date() -> Result<u64> {
+    if let Ok(given) = std::env::var("SOURCE_DATE_EPOCH") {
+        return given
+            .parse()
+            .context("SOURCE_DATE_EPOCH is not a number of seconds");
+    }
+    let asked = Command::new("git")
+        .current_dir(crate::shell::root())
+        .args(["log", "-1", "--format=%ct"])
+        .output();
+    let told = asked.ok().and_then(|o| String::from_utf8(o.stdout).ok());
+    told.and_then(|t| t.trim().parse().ok())
+        .context("git does not say when the sources were made: set SOURCE_DATE_EPOCH")
+}
+
+/// Builds one program with the profile `dist`; the path of its file.
+pub(crate) fn build(platform: Platform, program: Program) -> Result<PathBuf> {
+    let cross = target_dir().join("cross");
+    let toolchain = Toolchain::find(platform, &cross)?;
+    let package = program.package();
+    say(&format!("building {package} for {}", platform.name()));
+    // Apart for each platform: what one sets in the environment would make cargo build the other's
+    // macros and build scripts anew.
+    let built = cross.join("build").join(platform.name());
+    // Alone: together with others, cargo would join features, and the agent carries no compiler.
+    let status = toolchain
+        .build()
+        .args(["--locked", "--quiet", "--profile", "dist", "--target-dir"])
+        .arg(&built)
+        .args(["--package", package, "--bin", package])
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(
+        status.success(),
+        "cargo could not build {package} for {}",
+        platform.name()
+    );
+    let path = built.join(platform.triple()).join("dist").join(package);
+    let size = std::fs::metadata(&path)?.len();
+    say(&format!("{package} for {}: {size} bytes", platform.name()));
+    ensure!(
+        size <= program.max_bytes(),
+        "{package} for {} has {size} bytes, {} are allowed",
+        platform.name(),
+        program.max_bytes()
+    );
+    Ok(path)
+}
+
+fn agent(platform: Platform, program: &Path, out: &Path, mtime: u64) -> Result<[PathBuf; 2]> {
+    let files = [
+        Entry::of("usr/bin/sandpiper-agent", 0o755, program)?,
+        Entry::of("etc/sandpiper/agent.toml", 0o644, &deploy("agent.toml"))?,
+        Entry::of(
+            "usr/lib/systemd/system/sandpiper-agent.service",
+            0o644,
+            &deploy("sandpiper-agent.service"),
+        )?,
+        licence(Program::Agent)?,
+    ];
+    package(Program::Agent, platform, &files, out, mtime)
+}
+
+fn controller(platform: Platform, program: &Path, out: &Path, mtime: u64) -> Result<[PathBuf; 3]> {
+    let binary = Entry::of("usr/bin/sandpiper", 0o755, program)?;
+    let mut files = vec![
+        binary.clone(),
+        Entry::of(
+            "usr/lib/systemd/system/sandpiper.service",
+            0o644,
+            &deploy("sandpiper.service"),
+        )?,
+        licence(Program::Controller)?,
+    ];
+    let mut image_files = vec![binary];
+    for file in for_devices(out)? {
+        files.push(file.clone());
+        image_files.push(file);
+    }
+    let [deb, archive] = package(Program::Controller, platform, &files, out, mtime)?;
+    let image = image::image(platform, VERSION, &image_files, mtime)?;
+    let name = format!("sandpiper-image-{VERSION}-{}.tar", platform.name());
+    Ok([deb, archive, write(out, &name, &image)?])
+}
+
+/// What a controller gives to devices: the installer, and the agents' packages that are built.
+fn for_devices(out: &Path) -> Result<Vec<Entry>> {
+    const PLACE: &str = "usr/share/sandpiper/packages";
+    let mut names = vec!["install.sh".to_owned()];
+    for platform in Platform::ALL {
+        names.push(deb_name(Program::Agent, platform));
+        names.push(archive_name(Program::Agent, platform));
+    }
+    let built = names.into_iter().filter(|n| out.join(n).exists());
+    built
+        .map(|n| Entry::of(format!("{PLACE}/{n}"), 0o644, &out.join(&n)))
+        .collect()
+}
+
+fn archive_name(program: Program, platform: Platform) -> String {
+    format!("{}-{VERSION}-{}.tar.gz", program.package(), platform.name())
+}
+
+/// A package of Debian, and an archive for other systems that unpacks at the root.
+fn package(
+    program: Program,
+    platform: Platform,
+    files: &[Entry],
+    out: &Path,
+    mtime: u64,
+) -> Result<[PathBuf; 2]> {
+    let deb = deb::deb(program, platform, VERSION, files, mtime)?;
+    let archive = gzip(&tar(files, mtime)?)?;
+    Ok([
+        write(out, &deb_name(program, platform), &deb)?,
+        write(out, &archive_name(program, platform), &archive)?,
+    ])
+}
+
+fn licence(program: Program) -> Result<Entry> {
+    let path = format!("usr/share/doc/{}/copyright", program.package());
+    Entry::of(path, 0o644, &crate::shell::root().join("LICENSE"))
+}
+
+fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+    let path = dir.join(name);
+    std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+/// One line for every file that is there, as `sha256sum --check` reads it.
+fn checksums(out: &Path) -> Result<PathBuf> {
+    const NAME: &str = "SHA256SUMS";
+    let mut lines = Vec::new();
+    for file in std::fs::read_dir(out)? {
+        let file = file?;
+        let name = file.file_name().to_string_lossy().into_owned();
+        if name != NAME {
+            lines.push(format!("{}  {name}\n", sha256(&read(&file.path())?)));
+        }
+    }
+    // By name, which follows 64 digits and two blanks.
+    lines.sort_by(|a, b| a[66..].cmp(&b[66..]));
+    write(out, NAME, lines.concat().as_bytes())
+}
