@@ -5,14 +5,14 @@
 //! forbids new ones.
 
 use super::protocol::{self, Failed, Kind, Load, Ready, Refused};
-use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 use sandpiper_core::abi::ModuleAbi;
-use sandpiper_sandbox::lockdown::{LockSpec, lock};
+use sandpiper_sandbox::lockdown::{self, LockSpec};
 use sandpiper_sandbox::{Crew, InferError, Limits, LoadSpec, Native, SandboxError, Weights};
 use std::fs::File;
 use std::io::{self, BufReader, Write as _};
 use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,6 @@ const HEADROOM_BYTES: u64 = 32 << 20;
 
 /// Reads this many bytes at once: a small request and its header in one call.
 const READ_BYTES: usize = 16 << 10;
-
-/// The kernel ends a runner before the agent when memory runs out (range -1000..=1000).
-const OOM_SCORE_ADJ: &str = "500";
 
 /// The agent broke the protocol, or a pipe failed.
 const EXIT_PROTOCOL: u8 = 2;
@@ -47,8 +44,6 @@ pub fn main() -> ExitCode {
 }
 
 fn serve() -> io::Result<ExitCode> {
-    // An endless loop does not notice the end of standard input: die with the agent.
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     close_inherited_files();
     // Without the buffers of `Stdin` and `Stdout`, which flush at every newline byte.
     let mut input = BufReader::with_capacity(
@@ -64,7 +59,12 @@ fn serve() -> io::Result<ExitCode> {
         Some(other) => return Err(unexpected(other)),
     };
     let begun = Instant::now();
-    let yields_memory = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
+    let readable: Vec<&Path> = [Some(&load.native), load.weights.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(PathBuf::as_path)
+        .collect();
+    let isolated = lockdown::isolate(&readable);
     let crew = match load_module(&load) {
         Ok(crew) => crew,
         Err(error) => {
@@ -76,12 +76,7 @@ fn serve() -> io::Result<ExitCode> {
         }
     };
     let load_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let mut lockdown = lock(&lock_spec(&load.abi)).to_map();
-    let outcome = match yields_memory {
-        Ok(()) => "applied".to_owned(),
-        Err(e) => format!("unavailable: {e}"),
-    };
-    lockdown.insert("first_out_of_memory".into(), outcome);
+    let lockdown = isolated.lock(&lock_spec(&load.abi)).to_map();
     output.write_all(&protocol::json(Kind::Ready, &Ready { lockdown, load_us })?)?;
     answer_all(crew, &mut input, &mut output, &mut body)
 }

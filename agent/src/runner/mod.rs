@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  agent                                   runner (child process)
-//!  Runner::spawn ── Load ────────────────► map code and weights, lock down
+//!  Runner::spawn ── Load ────────────────► isolate, map code and weights, lock down
 //!                ◄──────────────── Ready ─
 //!  Runner::infer ── Infer ───────────────► run
 //!                ◄─────── Done | Failed ──

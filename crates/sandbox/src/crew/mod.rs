@@ -94,14 +94,16 @@ impl Crew {
             shared,
             others: Vec::new(),
         };
+        let (begun, has_begun) = std::sync::mpsc::channel();
         for (number, mut instance) in (1..).zip(instances) {
             let shared = Arc::clone(&crew.shared);
+            let begun = begun.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .stack_size(STACK_BYTES);
             let started = thread.spawn(move || {
-                // It holds for one thread only; `lockdown` sees to the one that calls it.
-                let _ = rustix::thread::set_no_new_privs(true);
+                // The receiver waits below; if it is gone, so is the need to tell it.
+                let _ = begun.send(());
                 while let Some(task) = shared.board.wait_task() {
                     shared.perform(&mut instance, task);
                 }
@@ -112,6 +114,9 @@ impl Crew {
                     what: "starting a worker's thread",
                     source,
                 })?);
+            // A new thread makes system calls and takes memory before anything else, which it may
+            // not do once the process is locked.
+            let _ = has_begun.recv();
         }
         Ok(crew)
     }
