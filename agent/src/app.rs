@@ -28,6 +28,17 @@ const INBOX: usize = 256;
 /// How long the network waits for models that are started from the disk.
 const LOCAL_FIRST: Duration = Duration::from_secs(1);
 
+/// What the agent runs in. Two threads: one may write to the disk while the other answers.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+}
+
 /// Joins a fleet.
 ///
 /// # Errors

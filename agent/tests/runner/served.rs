@@ -71,11 +71,14 @@ async fn a_runner_is_locked_down_and_knows_nothing_of_the_agent() {
     adds_one(&runner).await;
 }
 
-/// Its pipes, how much memory it has taken, and the native code that it maps; nothing of the agent's.
+/// Its channel, the memory with the tensors, the pipe for the log, and the native code that it maps;
+/// nothing of the agent's.
 fn only_its_channel_is_open(descriptors: &str, native: &Path) {
     for entry in std::fs::read_dir(descriptors).unwrap() {
         let open = std::fs::read_link(entry.unwrap().path()).unwrap();
-        let own = open == native || open.to_str().unwrap().starts_with("pipe:");
+        let text = open.to_str().unwrap();
+        let kinds = ["socket:", "pipe:", "/memfd:sandpiper-tensors"];
+        let own = open == native || kinds.iter().any(|kind| text.starts_with(kind));
         assert!(own, "{} is open", open.display());
     }
 }
@@ -214,7 +217,10 @@ async fn programs_that_are_no_runners_are_told_apart() {
         exits.unwrap_err(),
         RunnerError::Ended(End::Exit { code: 5 })
     );
-    let babbles = Runner::spawn(spec(shop.script("echo what a nice day; exec sleep 1000"))).await;
+    let babbles = Runner::spawn(spec(
+        shop.script("echo what a nice day >&0; exec sleep 1000"),
+    ))
+    .await;
     assert!(
         matches!(babbles, Err(RunnerError::Ended(End::Protocol { .. }))),
         "{babbles:?}"
