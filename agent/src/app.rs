@@ -50,6 +50,17 @@ pub fn given(token: String) -> anyhow::Result<String> {
     Ok(text.trim().to_owned())
 }
 
+/// What the agent runs in. Two threads: one may write to the disk while the other answers.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+}
+
 /// Joins a fleet.
 ///
 /// # Errors

@@ -40,12 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn work(command: Command, config: Config) -> anyhow::Result<String> {
-    // Two threads: one may write to the disk while the other answers.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async move {
+    app::runtime()?.block_on(async move {
         match command {
             Command::Join { token, name } => {
                 let token = app::given(token)?;

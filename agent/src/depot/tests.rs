@@ -133,3 +133,27 @@ fn the_state_comes_back() {
     std::fs::write(depot.state_path(), b"{").unwrap();
     assert!(matches!(depot.load_state(), Err(DepotError::State { .. })));
 }
+
+#[test]
+fn code_with_a_flipped_bit_or_a_byte_too_few_never_gets_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let depot = Depot::open(dir.path()).unwrap();
+    let (bytes, tree) = artefact(700);
+    let reference = tree.artefact();
+    let path = depot.path_of(reference.digest);
+    let refused = |damaged: &[u8]| {
+        std::fs::write(&path, damaged).unwrap();
+        let verified = depot.verify(reference);
+        assert!(matches!(verified, Err(DepotError::Corrupt(d)) if d == reference.digest));
+        assert!(!path.exists(), "it is fetched anew");
+    };
+    for at in 0..bytes.len() {
+        refused(&bytes[..at]);
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << (at % 8);
+        refused(&flipped);
+    }
+    refused(&[bytes.as_slice(), b"x"].concat());
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(depot.verify(reference).unwrap(), path);
+}

@@ -5,25 +5,22 @@
 //! forbids new ones.
 
 use super::protocol::{self, Failed, Kind, Load, Ready, Refused};
-use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
-use sandpiper_core::abi::ModuleAbi;
-use sandpiper_sandbox::lockdown::{LockSpec, lock};
+use sandpiper_sandbox::lockdown::{self, LockSpec};
 use sandpiper_sandbox::{Crew, InferError, Limits, LoadSpec, Native, SandboxError, Weights};
 use std::fs::File;
 use std::io::{self, BufReader, Write as _};
 use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Address space for the stack, the allocator and small buffers, besides those of the tensors.
+/// Address space for the stack, the allocator and small buffers. Tensors lie in pages that are mapped
+/// before.
 const HEADROOM_BYTES: u64 = 32 << 20;
 
-/// Reads this many bytes at once: a small request and its header in one call.
-const READ_BYTES: usize = 16 << 10;
-
-/// The kernel ends a runner before the agent when memory runs out (range -1000..=1000).
-const OOM_SCORE_ADJ: &str = "500";
+/// Reads this many bytes at once: a request and its header in one call.
+const READ_BYTES: usize = 1 << 10;
 
 /// The agent broke the protocol, or a pipe failed.
 const EXIT_PROTOCOL: u8 = 2;
@@ -32,8 +29,8 @@ const EXIT_REFUSED: u8 = 3;
 /// The module trapped or was interrupted.
 const EXIT_TRAPPED: u8 = 4;
 
-/// Entry of the hidden subcommand `runner`: serves frames on standard input and output until
-/// standard input ends.
+/// Entry of the hidden subcommand `runner`: serves frames on standard input, which is a socket, until it
+/// ends. Standard output is the memory with the tensors.
 pub fn main() -> ExitCode {
     match serve() {
         Ok(code) => code,
@@ -47,15 +44,11 @@ pub fn main() -> ExitCode {
 }
 
 fn serve() -> io::Result<ExitCode> {
-    // An endless loop does not notice the end of standard input: die with the agent.
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     close_inherited_files();
-    // Without the buffers of `Stdin` and `Stdout`, which flush at every newline byte.
-    let mut input = BufReader::with_capacity(
-        READ_BYTES,
-        File::from(io::stdin().as_fd().try_clone_to_owned()?),
-    );
-    let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let channel = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut output = channel.try_clone()?;
+    let mut input = BufReader::with_capacity(READ_BYTES, channel);
+    let pages = File::from(io::stdout().as_fd().try_clone_to_owned()?);
 
     let mut body = Vec::new();
     let load: Load = match protocol::read(&mut input, &mut body, protocol::MAX_JSON_BYTES)? {
@@ -64,8 +57,13 @@ fn serve() -> io::Result<ExitCode> {
         Some(other) => return Err(unexpected(other)),
     };
     let begun = Instant::now();
-    let yields_memory = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
-    let crew = match load_module(&load) {
+    let readable: Vec<&Path> = [Some(&load.native), load.weights.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(PathBuf::as_path)
+        .collect();
+    let isolated = lockdown::isolate(&readable);
+    let crew = match load_module(&load, &pages) {
         Ok(crew) => crew,
         Err(error) => {
             let refused = Refused {
@@ -76,12 +74,7 @@ fn serve() -> io::Result<ExitCode> {
         }
     };
     let load_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let mut lockdown = lock(&lock_spec(&load.abi)).to_map();
-    let outcome = match yields_memory {
-        Ok(()) => "applied".to_owned(),
-        Err(e) => format!("unavailable: {e}"),
-    };
-    lockdown.insert("first_out_of_memory".into(), outcome);
+    let lockdown = isolated.lock(&LOCK).to_map();
     output.write_all(&protocol::json(Kind::Ready, &Ready { lockdown, load_us })?)?;
     answer_all(crew, &mut input, &mut output, &mut body)
 }
@@ -101,7 +94,7 @@ fn close_inherited_files() {
     }
 }
 
-fn load_module(load: &Load) -> Result<Crew, SandboxError> {
+fn load_module(load: &Load, pages: &File) -> Result<Crew, SandboxError> {
     let spec = LoadSpec {
         native: Native::File(&load.native),
         abi: load.abi.clone(),
@@ -111,17 +104,12 @@ fn load_module(load: &Load) -> Result<Crew, SandboxError> {
             deadline: Duration::from_micros(load.deadline_us),
         },
     };
-    Crew::load(spec, load.workers)
+    Crew::load_over(spec, load.workers, pages)
 }
 
-/// A request is held once; an answer as tensors and as a frame, each of which may double while it
-/// grows.
-fn lock_spec(abi: &ModuleAbi) -> LockSpec {
-    let tensors = 2 * abi.input_bytes(abi.max_batch) + 4 * abi.output_bytes(abi.max_batch);
-    LockSpec {
-        headroom_bytes: HEADROOM_BYTES + tensors as u64,
-    }
-}
+const LOCK: LockSpec = LockSpec {
+    headroom_bytes: HEADROOM_BYTES,
+};
 
 fn answer_all(
     mut crew: Crew,
@@ -129,16 +117,14 @@ fn answer_all(
     output: &mut File,
     body: &mut Vec<u8>,
 ) -> io::Result<ExitCode> {
-    let max_bytes = protocol::max_infer_bytes(crew.abi());
-    let mut outputs = vec![Vec::new(); crew.abi().outputs.len()];
     let mut frame = Vec::new();
     loop {
-        match protocol::read(input, body, max_bytes)? {
+        match protocol::read(input, body, protocol::INFER_BYTES)? {
             None => return Ok(ExitCode::SUCCESS),
             Some(Kind::Infer) => {}
             Some(other) => return Err(unexpected(other)),
         }
-        match answer(&mut crew, body, &mut outputs, &mut frame) {
+        match answer(&mut crew, body, &mut frame) {
             Ok(()) => output.write_all(&frame)?,
             Err(error) => {
                 let fatal = error.is_fatal();
@@ -151,37 +137,19 @@ fn answer_all(
     }
 }
 
-/// Runs the batch in `body`; leaves a `Done` frame in `frame`.
-fn answer(
-    crew: &mut Crew,
-    body: &[u8],
-    outputs: &mut [Vec<u8>],
-    frame: &mut Vec<u8>,
-) -> Result<(), InferError> {
+/// Runs the batch that `body` names; leaves a `Done` frame in `frame`.
+fn answer(crew: &mut Crew, body: &[u8], frame: &mut Vec<u8>) -> Result<(), InferError> {
     // A body that is too short has no batch: 0 is refused below with the right message.
-    let (batch, tensors) = protocol::take_u32(body).unwrap_or_default();
-    let max = crew.abi().max_batch;
-    if batch == 0 || batch > max {
-        return Err(InferError::BadBatch { batch, max });
-    }
-    let lengths = crew.abi().inputs.iter().map(|t| t.spec.size_bytes(batch));
-    let inputs = protocol::split(tensors, lengths).ok_or_else(|| InferError::WrongSize {
-        tensor: "all together".into(),
-        expected_bytes: crew.abi().input_bytes(batch),
-        actual_bytes: tensors.len(),
-    })?;
+    let (batch, _) = protocol::take_u32(body).unwrap_or_default();
     let (begun, cpu_begun) = (Instant::now(), cpu_us());
-    crew.infer(batch, &inputs, outputs)?;
+    crew.run(batch)?;
     let latency_us = begun.elapsed().as_micros();
     let cpu_us = cpu_us().saturating_sub(cpu_begun);
 
     protocol::begin(frame, Kind::Done);
     frame.extend_from_slice(&u32::try_from(latency_us).unwrap_or(u32::MAX).to_le_bytes());
     frame.extend_from_slice(&u32::try_from(cpu_us).unwrap_or(u32::MAX).to_le_bytes());
-    outputs
-        .iter()
-        .for_each(|bytes| frame.extend_from_slice(bytes));
-    // The memory of a guest is below 4 GiB, so a frame of its outputs has a length.
+    // It is as long as any other answer, so it has a length.
     protocol::finish(frame).map_err(|e| InferError::Trap {
         reason: e.to_string(),
     })

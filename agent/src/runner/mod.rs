@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  agent                                   runner (child process)
-//!  Runner::spawn ── Load ────────────────► map code and weights, lock down
+//!  Runner::spawn ── Load ────────────────► isolate, map code and weights, lock down
 //!                ◄──────────────── Ready ─
 //!  Runner::infer ── Infer ───────────────► run
 //!                ◄─────── Done | Failed ──
@@ -14,13 +14,15 @@
 //! |---|---|
 //! | [`parent`] | the agent's side: starts, asks, kills at the deadline, notices the end |
 //! | [`child`] | the runner's side: loads, locks down, answers |
-//! | `protocol` | the frames between them, over standard input and output |
+//! | `protocol` | the frames between them |
+//! | `pages` | the memory with the tensors, which they share |
 //! | `spawner`, `stderr` | starting a process that dies with the agent; what it says on standard error |
 //!
 //! The agent decides what to do about a runner that ended; nothing here starts one again.
 
 pub mod child;
 mod error;
+mod pages;
 pub mod parent;
 mod protocol;
 mod spawner;

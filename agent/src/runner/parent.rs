@@ -1,13 +1,17 @@
 //! The agent's side: a handle to one runner.
 
 use super::error::{End, RunnerError};
+use super::pages::Pages;
 use super::protocol::{self, Kind, Load, Ready, Refused};
 use super::worker::{Link, Request, Worker};
 use super::{SUBCOMMAND, spawner, stderr};
 use sandpiper_core::abi::ModuleAbi;
 use sandpiper_sandbox::{Limits, check_inputs};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -76,11 +80,14 @@ impl Runner {
         };
         let load =
             protocol::json(Kind::Load, &load_body(&spec).map_err(failed)?).map_err(failed)?;
-        let mut child = spawner::spawn(command(&spec)).await.map_err(failed)?;
+        let pages = Pages::new(&spec.abi).map_err(failed)?;
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        let command = command(&spec, theirs, pages.share().map_err(failed)?);
+        let mut child = spawner::spawn(command).await.map_err(failed)?;
         let pid = child
             .id()
             .ok_or_else(|| failed(io::Error::other("it has ended already")))?;
-        let mut link = link(&mut child, &spec).map_err(failed)?;
+        let mut link = link(&mut child, &spec, ours, pages).map_err(failed)?;
 
         let answer = tokio::time::timeout(spec.load_timeout, link.exchange(&load)).await;
         let (kind, body) = match answer {
@@ -197,8 +204,9 @@ impl Runner {
     }
 }
 
-/// Empty environment, root directory, pipes.
-fn command(spec: &RunnerSpec) -> Command {
+/// Empty environment, root directory; the channel as standard input (it goes both ways), the pages of
+/// the tensors as standard output, which are the places where a new program finds what it is given.
+fn command(spec: &RunnerSpec, channel: UnixStream, pages: File) -> Command {
     let mut command = Command::new(&spec.exe);
     command
         // The name a list of processes shows.
@@ -206,8 +214,8 @@ fn command(spec: &RunnerSpec) -> Command {
         .arg(SUBCOMMAND)
         .env_clear()
         .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdin(OwnedFd::from(channel))
+        .stdout(pages)
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     command
@@ -226,17 +234,18 @@ fn load_body(spec: &RunnerSpec) -> io::Result<Load> {
     })
 }
 
-fn link(child: &mut Child, spec: &RunnerSpec) -> io::Result<Link> {
+fn link(
+    child: &mut Child,
+    spec: &RunnerSpec,
+    channel: UnixStream,
+    pages: Pages,
+) -> io::Result<Link> {
     let missing = || io::Error::other("a pipe of the process is missing");
-    let stdin = child.stdin.take().ok_or_else(missing)?;
-    let stdout = child.stdout.take().ok_or_else(missing)?;
     let errors = child.stderr.take().ok_or_else(missing)?;
     tokio::spawn(stderr::log(spec.name.clone(), errors));
-    Ok(Link::new(
-        stdin,
-        stdout,
-        protocol::max_answer_bytes(&spec.abi),
-    ))
+    channel.set_nonblocking(true)?;
+    let channel = tokio::net::UnixStream::from_std(channel)?;
+    Ok(Link::new(channel, pages))
 }
 
 fn read_ready(kind: Kind, body: &[u8]) -> Result<Ready, RunnerError> {

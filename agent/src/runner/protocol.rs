@@ -1,9 +1,8 @@
 //! The frames between agent and runner.
 //!
 //! A frame is its length (`u32`, little-endian, of all that follows), a kind (one byte) and a body.
-//! `Load`, `Ready`, `Refused` and `Failed` carry JSON; `Infer` and `Done` carry numbers
-//! (little-endian) and the bytes of the tensors one after the other, whose sizes both sides know
-//! from the ABI. Both sides know the longest frame they accept and read nothing beyond it.
+//! `Load`, `Ready`, `Refused` and `Failed` carry JSON, `Infer` and `Done` numbers (little-endian):
+//! tensors lie in memory that both share. Nobody reads a frame that is longer than allowed.
 
 use sandpiper_core::abi::ModuleAbi;
 use serde::{Deserialize, Serialize};
@@ -15,10 +14,8 @@ use std::path::PathBuf;
 pub(super) const MAX_JSON_BYTES: usize = 1 << 20;
 /// Bytes of the length and the kind.
 pub(super) const HEADER_BYTES: usize = 5;
-/// Bytes in front of the tensors of an `Infer` frame: the batch.
-pub(super) const INFER_PREFIX_BYTES: usize = 4;
-/// Bytes in front of the tensors of a `Done` frame: latency and CPU time.
-pub(super) const DONE_PREFIX_BYTES: usize = 8;
+/// Longest body of an `Infer` frame: the batch.
+pub(super) const INFER_BYTES: usize = 4;
 
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,31 +182,10 @@ pub(super) fn read(
     Ok(Some(kind))
 }
 
-/// Longest body of an `Infer` frame for this ABI.
-pub(super) fn max_infer_bytes(abi: &ModuleAbi) -> usize {
-    INFER_PREFIX_BYTES + abi.input_bytes(abi.max_batch)
-}
-
-/// Longest body of any answer for this ABI.
-pub(super) fn max_answer_bytes(abi: &ModuleAbi) -> usize {
-    MAX_JSON_BYTES.max(DONE_PREFIX_BYTES + abi.output_bytes(abi.max_batch))
-}
-
 /// Splits off the next little-endian `u32`.
 pub(super) fn take_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let (head, rest) = bytes.split_first_chunk::<4>()?;
     Some((u32::from_le_bytes(*head), rest))
-}
-
-/// Cuts `bytes` into pieces of these lengths; `None` unless they fit exactly.
-pub(super) fn split(mut bytes: &[u8], lengths: impl Iterator<Item = usize>) -> Option<Vec<&[u8]>> {
-    let mut pieces = Vec::new();
-    for length in lengths {
-        let (piece, rest) = bytes.split_at_checked(length)?;
-        pieces.push(piece);
-        bytes = rest;
-    }
-    bytes.is_empty().then_some(pieces)
 }
 
 #[cfg(test)]
@@ -256,14 +232,8 @@ mod tests {
     }
 
     #[test]
-    fn bodies_are_cut_exactly_or_not_at_all() {
+    fn numbers_are_cut_off_or_missed() {
         let bytes = [1, 2, 3, 4, 5];
-        assert_eq!(
-            split(&bytes, [2, 3].into_iter()).unwrap(),
-            [&[1, 2][..], &[3, 4, 5]]
-        );
-        assert!(split(&bytes, [2, 2].into_iter()).is_none());
-        assert!(split(&bytes, [2, 4].into_iter()).is_none());
         assert_eq!(take_u32(&bytes), Some((0x0403_0201, &[5][..])));
         assert_eq!(take_u32(&bytes[..3]), None);
     }

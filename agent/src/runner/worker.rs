@@ -1,20 +1,22 @@
 //! The task that owns the process: hands it one request at a time and buries it.
 
 use super::error::{End, RunnerError};
+use super::pages::Pages;
 use super::parent::Inference;
 use super::protocol::{self, Failed, Kind};
 use sandpiper_core::abi::ModuleAbi;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::net::UnixStream;
+use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// A process whose pipes are closed has nothing left to do: this long it may take to be gone.
+/// A process whose channel is closed has nothing left to do: this long it may take to be gone.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Reads this many bytes at once: a small answer and its header in one call.
-const READ_BYTES: usize = 16 << 10;
+/// Reads this many bytes at once: an answer and its header in one call.
+const READ_BYTES: usize = 1 << 10;
 
 /// One request.
 #[derive(Debug)]
@@ -24,49 +26,42 @@ pub(super) struct Request {
     pub(super) reply: oneshot::Sender<Result<Inference, RunnerError>>,
 }
 
-/// The pipes to and from the process.
+/// The channel to and from the process: frames, and the tensors that they speak of.
 #[derive(Debug)]
 pub(super) struct Link {
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-    max_answer_bytes: usize,
-    /// The last frame sent; kept for its memory.
-    frame: Vec<u8>,
+    frames: BufReader<UnixStream>,
+    pages: Pages,
 }
 
 impl Link {
-    pub(super) fn new(stdin: ChildStdin, stdout: ChildStdout, max_answer_bytes: usize) -> Self {
-        let stdout = BufReader::with_capacity(READ_BYTES, stdout);
-        Self {
-            stdin,
-            stdout,
-            max_answer_bytes,
-            frame: Vec::new(),
-        }
+    pub(super) fn new(frames: UnixStream, pages: Pages) -> Self {
+        let frames = BufReader::with_capacity(READ_BYTES, frames);
+        Self { frames, pages }
     }
 
     /// Sends a frame and reads the one that answers it.
     pub(super) async fn exchange(&mut self, frame: &[u8]) -> io::Result<(Kind, Vec<u8>)> {
-        self.stdin.write_all(frame).await?;
+        self.frames.get_mut().write_all(frame).await?;
         let mut head = [0; protocol::HEADER_BYTES];
-        self.stdout.read_exact(&mut head).await?;
-        let (kind, length) = protocol::header(head, self.max_answer_bytes)?;
+        self.frames.read_exact(&mut head).await?;
+        let (kind, length) = protocol::header(head, protocol::MAX_JSON_BYTES)?;
         let mut body = vec![0; length];
-        self.stdout.read_exact(&mut body).await?;
+        self.frames.read_exact(&mut body).await?;
         Ok((kind, body))
     }
 
-    async fn infer(&mut self, batch: u32, inputs: &[Vec<u8>]) -> io::Result<(Kind, Vec<u8>)> {
-        let mut frame = std::mem::take(&mut self.frame);
+    async fn infer(
+        &mut self,
+        abi: &ModuleAbi,
+        batch: u32,
+        inputs: &[Vec<u8>],
+    ) -> io::Result<(Kind, Vec<u8>)> {
+        self.pages.put(abi, inputs)?;
+        let mut frame = Vec::with_capacity(protocol::HEADER_BYTES + protocol::INFER_BYTES);
         protocol::begin(&mut frame, Kind::Infer);
         frame.extend_from_slice(&batch.to_le_bytes());
-        inputs
-            .iter()
-            .for_each(|bytes| frame.extend_from_slice(bytes));
         protocol::finish(&mut frame)?;
-        let answer = self.exchange(&frame).await;
-        self.frame = frame;
-        answer
+        self.exchange(&frame).await
     }
 }
 
@@ -76,7 +71,7 @@ enum Outcome {
     Answer(Result<Inference, RunnerError>),
     /// The process has to be killed, for this reason.
     Kill(End),
-    /// A pipe broke: the process is gone or going.
+    /// The channel broke: the process is gone or going.
     Broken(io::Error),
 }
 
@@ -132,7 +127,9 @@ impl Worker {
     }
 
     async fn serve(&mut self, batch: u32, inputs: &[Vec<u8>]) -> Outcome {
-        let answer = tokio::time::timeout(self.kill_after, self.link.infer(batch, inputs)).await;
+        let answer =
+            tokio::time::timeout(self.kill_after, self.link.infer(&self.abi, batch, inputs));
+        let answer = answer.await;
         match answer {
             Ok(Ok((kind, body))) => self.read_answer(batch, kind, &body),
             Ok(Err(error)) => Outcome::Broken(error),
@@ -162,19 +159,16 @@ impl Worker {
     fn read_done(&self, batch: u32, body: &[u8]) -> Option<Inference> {
         let (latency_us, rest) = protocol::take_u32(body)?;
         let (cpu_us, rest) = protocol::take_u32(rest)?;
-        let lengths = self.abi.outputs.iter().map(|t| t.spec.size_bytes(batch));
-        let outputs = protocol::split(rest, lengths)?
-            .into_iter()
-            .map(<[u8]>::to_vec)
-            .collect();
-        Some(Inference {
+        // The file is as long as the memory of the ABI, so that only the length of the body can fail.
+        let outputs = self.link.pages.take(&self.abi, batch).ok()?;
+        rest.is_empty().then_some(Inference {
             outputs,
             latency_us,
             cpu_us,
         })
     }
 
-    /// Ends an idle process by closing its standard input.
+    /// Ends an idle process by closing the channel.
     async fn shut_down(self) -> End {
         let Self {
             mut child, link, ..
@@ -189,7 +183,7 @@ impl Worker {
         End::Stopped
     }
 
-    /// How a process ended whose pipe broke with this error.
+    /// How a process ended whose channel broke with this error.
     pub(super) async fn bury(mut child: Child, error: io::Error) -> End {
         if error.kind() == io::ErrorKind::InvalidData {
             Self::kill(&mut child).await;
@@ -202,7 +196,7 @@ impl Worker {
             Err(_) => {
                 Self::kill(&mut child).await;
                 End::Protocol {
-                    what: format!("it closed its pipes and went on ({error})"),
+                    what: format!("it closed its channel and went on ({error})"),
                 }
             }
         }

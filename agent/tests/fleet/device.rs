@@ -206,7 +206,7 @@ fn assigned(version: &VersionManifest) -> AssignedModel {
         deployment: DeploymentName::new("sheds").unwrap(),
         model: version.model.clone(),
         version: version.version.clone(),
-        ladder,
+        ladder: ladder.into(),
         latency_slo_us: None,
     }
 }

@@ -63,3 +63,23 @@ async fn a_module_without_steps_has_one_worker() {
     let runner = Runner::spawn(two(&workshop, &wat)).await.unwrap();
     crate::workshop::adds_one(&runner).await;
 }
+
+#[tokio::test]
+async fn every_thread_is_locked_down() {
+    let workshop = Workshop::new();
+    let runner = Runner::spawn(two(&workshop, &crossing(""))).await.unwrap();
+    let threads = format!("/proc/{}/task", runner.pid());
+    let mut seen = 0;
+    for thread in std::fs::read_dir(threads).unwrap() {
+        let status = std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+        for line in ["NoNewPrivs:\t1", "CapEff:\t0000000000000000"] {
+            assert!(status.contains(line), "{status}");
+        }
+        if runner.lockdown()["few_calls"] == "applied" {
+            // A filter; 0 is none, 1 the four calls of the strict mode.
+            assert!(status.contains("Seccomp:\t2"), "{status}");
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 2, "a caller and a worker");
+}

@@ -188,12 +188,27 @@ impl Instance {
     ) -> Result<(), InferError> {
         self.give(batch, inputs)?;
         self.check_outputs(outputs)?;
-        if let Err(error) = self.call(batch) {
-            self.poisoned = error.is_fatal();
-            return Err(error);
-        }
+        self.run(batch)?;
         self.take(batch, outputs);
         Ok(())
+    }
+
+    /// Runs one batch on the inputs that lie in its memory; the outputs are left there.
+    pub(crate) fn run(&mut self, batch: u32) -> Result<(), InferError> {
+        self.check_batch(batch)?;
+        self.call(batch)
+            .inspect_err(|error| self.poisoned = error.is_fatal())
+    }
+
+    pub(crate) fn check_batch(&self, batch: u32) -> Result<(), InferError> {
+        let max = self.abi.max_batch;
+        if self.poisoned {
+            Err(InferError::Poisoned)
+        } else if batch == 0 || batch > max {
+            Err(InferError::BadBatch { batch, max })
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn check_outputs(&self, outputs: &[Vec<u8>]) -> Result<(), InferError> {
@@ -237,9 +252,13 @@ impl Instance {
         }
     }
 
-    /// Has it use these pages instead of its own, for all but the weights.
-    pub(crate) fn share(&mut self, pages: &std::fs::File) -> Result<(), SandboxError> {
-        crate::pages::share(self.memory, &self.store, &self.abi, pages)
+    /// Has it use these pages instead of its own, for these parts of its memory.
+    pub(crate) fn share(
+        &mut self,
+        pages: &std::fs::File,
+        parts: &[std::ops::Range<usize>],
+    ) -> Result<(), SandboxError> {
+        crate::pages::share(self.memory, &self.store, &self.abi, pages, parts)
     }
 
     /// Makes every later call fail.

@@ -79,7 +79,7 @@ pub struct Change {
     pub after: f64,
     /// These devices.
     pub devices: usize,
-    /// The weakest provenance of the figures.
+    /// The weakest provenance of the figures; unknown where an accuracy is a claim.
     pub provenance: Provenance,
 }
 
@@ -108,10 +108,13 @@ pub fn forecast(plan: &RolloutPlan, deployment: &Deployment, now: Millis) -> For
     let waves: Vec<_> = waves.collect();
     let all = || plan.waves.iter().flatten();
     let known: Vec<f64> = all().filter_map(|d| d.move_uj).collect();
-    let certain = |value: f64| Prediction {
-        value,
+    let accuracy = |e: &Expected| Prediction {
+        value: e.accuracy,
         log_sigma: 0.0,
-        provenance: Provenance::Measured,
+        provenance: match e.claimed {
+            true => Provenance::Unknown,
+            false => Provenance::Measured,
+        },
         samples: 0,
     };
     Forecast {
@@ -126,7 +129,7 @@ pub fn forecast(plan: &RolloutPlan, deployment: &Deployment, now: Millis) -> For
             devices: known.len(),
             unknown: all().count() - known.len(),
         },
-        accuracy: change(all(), |e| Some(certain(e.accuracy))),
+        accuracy: change(all(), |e| Some(accuracy(e))),
         latency_us: change(all(), |e| e.latency_us),
         energy_uj: change(all(), |e| e.energy_uj),
         obstacle,

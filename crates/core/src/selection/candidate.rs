@@ -6,7 +6,7 @@ use super::{
 };
 use crate::energy::Provenance;
 use crate::learning::{Learned, LearnedKey, prior_energy_uj, prior_latency_us};
-use crate::manifest::{VariantManifest, VersionManifest};
+use crate::manifest::{AccuracySource, VariantManifest, VersionManifest};
 use crate::policy::Policy;
 use crate::profile::Power;
 
@@ -52,6 +52,7 @@ fn predict(
     Expected {
         variant: variant.name.clone(),
         accuracy: variant.accuracy.value,
+        claimed: variant.accuracy.source == AccuracySource::Claimed,
         latency_us,
         energy_uj,
     }
@@ -68,6 +69,7 @@ pub(super) fn examine(
     let Expected {
         variant: name,
         accuracy,
+        claimed,
         latency_us,
         energy_uj,
     } = predict(device, variant, learned);
@@ -77,6 +79,7 @@ pub(super) fn examine(
     let mut candidate = Candidate {
         variant: name,
         accuracy,
+        claimed,
         target,
         need_bytes,
         download_bytes: target.and_then(|t| variant.download_bytes(t)).unwrap_or(0),

@@ -97,6 +97,9 @@ pub struct Candidate {
     pub variant: VariantName,
     /// Accuracy, 0..=1.
     pub accuracy: f64,
+    /// The accuracy was stated by the publisher and measured by nobody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub claimed: bool,
     /// Target whose code the device would run.
     pub target: Option<Target>,
     /// RAM it needs in all, in bytes.
@@ -122,6 +125,9 @@ pub struct Expected {
     pub variant: VariantName,
     /// Accuracy, 0..=1.
     pub accuracy: f64,
+    /// The accuracy was stated by the publisher and measured by nobody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub claimed: bool,
     /// Latency of one inference in microseconds.
     pub latency_us: Option<Prediction>,
     /// Marginal energy of one inference in microjoules.
@@ -133,6 +139,7 @@ impl From<&Candidate> for Expected {
         Self {
             variant: candidate.variant.clone(),
             accuracy: candidate.accuracy,
+            claimed: candidate.claimed,
             latency_us: candidate.latency_us,
             energy_uj: candidate.energy_uj,
         }

@@ -10,6 +10,7 @@ use crate::instance::{Instance, LoadSpec, Loader};
 use crate::pages;
 use board::{Board, Task};
 use sandpiper_core::abi::ModuleAbi;
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -66,6 +67,25 @@ impl Crew {
     /// As [`Instance::load`]; [`SandboxError::System`] if the pages cannot be shared or a thread
     /// cannot be started.
     pub fn load(spec: LoadSpec<'_>, workers: u32) -> Result<Self, SandboxError> {
+        Self::assemble(spec, workers, None)
+    }
+
+    /// The same, with the inputs and outputs in `pages`, a file in memory of `memory_bytes` of the
+    /// ABI, at the offsets that the ABI gives: whoever has the file writes and reads them there, and
+    /// nothing is copied on this side of [`Crew::run`].
+    ///
+    /// # Errors
+    /// As [`Crew::load`]; [`SandboxError::Refused`] if the file has another length.
+    pub fn load_over(spec: LoadSpec<'_>, workers: u32, pages: &File) -> Result<Self, SandboxError> {
+        pages::check(pages, &spec.abi)?;
+        Self::assemble(spec, workers, Some(pages))
+    }
+
+    fn assemble(
+        spec: LoadSpec<'_>,
+        workers: u32,
+        given: Option<&File>,
+    ) -> Result<Self, SandboxError> {
         let loader = Loader::new(spec)?;
         let mut first = loader.instance()?;
         let parts = if first.steps() == 0 {
@@ -81,27 +101,40 @@ impl Crew {
         });
         let mut instances = Vec::new();
         if parts > 1 {
-            let pages = pages::zeros(first.abi())?;
-            first.share(&pages)?;
+            let own;
+            let pages = match given {
+                Some(pages) => pages,
+                None => {
+                    own = pages::zeros(first.abi())?;
+                    &own
+                }
+            };
+            let all = pages::outside_weights(first.abi());
+            first.share(pages, &all)?;
             for _ in 1..parts {
                 let mut instance = loader.instance()?;
-                instance.share(&pages)?;
+                instance.share(pages, &all)?;
                 instances.push(instance);
             }
+        } else if let Some(pages) = given {
+            let tensors = pages::around_tensors(first.abi());
+            first.share(pages, &tensors)?;
         }
         let mut crew = Self {
             first,
             shared,
             others: Vec::new(),
         };
+        let (begun, has_begun) = std::sync::mpsc::channel();
         for (number, mut instance) in (1..).zip(instances) {
             let shared = Arc::clone(&crew.shared);
+            let begun = begun.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .stack_size(STACK_BYTES);
             let started = thread.spawn(move || {
-                // It holds for one thread only; `lockdown` sees to the one that calls it.
-                let _ = rustix::thread::set_no_new_privs(true);
+                // The receiver waits below; if it is gone, so is the need to tell it.
+                let _ = begun.send(());
                 while let Some(task) = shared.board.wait_task() {
                     shared.perform(&mut instance, task);
                 }
@@ -112,6 +145,9 @@ impl Crew {
                     what: "starting a worker's thread",
                     source,
                 })?);
+            // A new thread makes system calls and takes memory before anything else, which it may
+            // not do once the process is locked.
+            let _ = has_begun.recv();
         }
         Ok(crew)
     }
@@ -137,11 +173,22 @@ impl Crew {
         inputs: &[&[u8]],
         outputs: &mut [Vec<u8>],
     ) -> Result<(), InferError> {
-        if self.others.is_empty() {
-            return self.first.infer(batch, inputs, outputs);
-        }
         self.first.give(batch, inputs)?;
         self.first.check_outputs(outputs)?;
+        self.run(batch)?;
+        self.first.take(batch, outputs);
+        Ok(())
+    }
+
+    /// Runs one batch on the inputs that lie in its pages, and leaves the outputs there.
+    ///
+    /// # Errors
+    /// [`InferError::BadBatch`], and what [`Instance::infer`] gives after its checks.
+    pub fn run(&mut self, batch: u32) -> Result<(), InferError> {
+        if self.others.is_empty() {
+            return self.first.run(batch);
+        }
+        self.first.check_batch(batch)?;
         for item in 0..batch {
             for step in 0..self.first.steps() {
                 self.shared.board.write(step, item);
@@ -157,7 +204,6 @@ impl Crew {
             let error = error.unwrap_or_else(PoisonError::into_inner).take();
             return Err(error.unwrap_or(InferError::Poisoned));
         }
-        self.first.take(batch, outputs);
         Ok(())
     }
 }
