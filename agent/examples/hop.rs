@@ -1,7 +1,7 @@
 //! What the way to a runner and back costs: for requests of several sizes, the time from the agent's
 //! call to its answer less the time that the module ran. Prints `BYTES P50_US P95_US` for each.
 //!
-//! `cargo xtask bench agent` runs it. The modules copy their input to their output.
+//! `cargo run --release -p sandpiper-agent --example hop`. The modules copy their input to their output.
 #![allow(clippy::print_stdout)]
 
 #[path = "../../crates/sandbox/tests/common/mod.rs"]
