@@ -186,6 +186,8 @@ fn event(kind: u8, device: usize, inferences: u64) -> RolloutEvent {
         11 => RolloutEvent::Resume { actor },
         12 => RolloutEvent::Abort { actor },
         13 => RolloutEvent::Supersede { actor },
+        14 => RolloutEvent::Promote { actor, full: false },
+        15 => RolloutEvent::Promote { actor, full: true },
         _ => RolloutEvent::Tick,
     }
 }
@@ -197,7 +199,7 @@ proptest! {
         max_in_flight in prop::option::of(1u32..4),
         max_unavailable in prop::option::of(1u32..3),
         max_failures in 0u32..2,
-        events in prop::collection::vec((0u8..16, 0usize..8, 0u64..3, 0u64..20_000), 1..120),
+        events in prop::collection::vec((0u8..18, 0usize..8, 0u64..3, 0u64..20_000), 1..120),
     ) {
         let rollout = planned(devices, vec![WaveSize::Count(1), WaveSize::Percent(60)]);
         let mut plan = rollout.plan;
@@ -413,11 +415,52 @@ fn too_few_figures_wait_then_pause_and_an_operator_may_waive_them() {
         "it has its time again"
     );
     let actor = "anna".to_owned();
-    rollout.handle(deadline, RolloutEvent::Promote { actor });
+    rollout.handle(deadline, RolloutEvent::Promote { actor, full: false });
     assert!(matches!(
         rollout.state,
         RolloutState::Running { wave: 1, .. }
     ));
+}
+
+#[test]
+fn promoted_fully_the_waves_that_are_left_move_as_one_within_the_bounds() {
+    let mut rollout = planned(5, vec![WaveSize::Count(1), WaveSize::Count(2)]);
+    rollout.plan.spec.max_in_flight = Some(2);
+    let mut rollout = Rollout::new(rollout.plan, "anna", Millis(0));
+    let sent = |effects: Vec<RolloutEffect>| -> Vec<String> {
+        let assigned = effects.into_iter().filter_map(|e| match e {
+            RolloutEffect::Assign { device, .. } => Some(device.to_string()),
+            _ => None,
+        });
+        assigned.collect()
+    };
+    assert_eq!(
+        sent(rollout.handle(Millis(0), event(0, 0, 0))),
+        ["pi-00"],
+        "the first wave"
+    );
+    let now = Millis(1_000);
+    assert_eq!(sent(rollout.handle(now, event(15, 0, 0))), ["pi-01"]);
+    assert_eq!(rollout.merged_from, Some(0));
+    // Three waves have the time of three, and a second promotion gives no more.
+    let deadline = rollout.next_deadline().unwrap();
+    assert_eq!(deadline, (Millis(181_000), "wave deadline"));
+    rollout.handle(Millis(1_500), event(15, 0, 0));
+    assert_eq!(rollout.next_deadline().unwrap(), deadline);
+    let mut order = Vec::new();
+    for device in 0..5 {
+        order.extend(sent(rollout.handle(Millis(2_000), event(2, device, 1))));
+        invariants::rollout(&rollout).unwrap();
+    }
+    assert_eq!(order, ["pi-02", "pi-03", "pi-04"]);
+    let mut failing = rollout.clone();
+    rollout.handle(Millis(60_000), RolloutEvent::Tick);
+    assert_eq!(rollout.state, RolloutState::Promoted);
+    failing.handle(Millis(3_000), event(7, 4, 0));
+    let RolloutState::RollingBack { why, .. } = &failing.state else {
+        panic!("{:?}", failing.state);
+    };
+    assert!(why.starts_with("waves 1 to 3: 1 failed"), "{why}");
 }
 
 #[test]
