@@ -70,13 +70,18 @@ fn manifest(version: &str) -> VersionManifest {
 }
 
 fn planned(devices: usize, waves: Vec<WaveSize>) -> Rollout {
-    let names: Vec<_> = (0..devices)
+    planned_on(&vec![""; devices], waves)
+}
+
+/// A device for each of these boards, in this order of names.
+fn planned_on(boards: &[&str], waves: Vec<WaveSize>) -> Rollout {
+    let names: Vec<_> = (0..boards.len())
         .map(|i| DeviceName::new(format!("pi-{i:02}")).unwrap())
         .collect();
-    let profile = DeviceProfile {
+    let profile = |board: &&str| DeviceProfile {
         agent_version: String::new(),
         emulated: true,
-        board: String::new(),
+        board: (*board).to_owned(),
         soc: String::new(),
         arch: Arch::X86_64,
         cpu_model: String::new(),
@@ -90,6 +95,7 @@ fn planned(devices: usize, waves: Vec<WaveSize>) -> Rollout {
         energy_sources: vec![],
         lockdown: BTreeMap::new(),
     };
+    let profiles: Vec<_> = boards.iter().map(profile).collect();
     let conditions = Conditions {
         ram_available_bytes: 1 << 30,
         disk_free_bytes: 1 << 30,
@@ -98,18 +104,21 @@ fn planned(devices: usize, waves: Vec<WaveSize>) -> Rollout {
         throttled: false,
     };
     let (labels, learned) = (Labels::new(), BTreeMap::new());
-    let fleet = names.iter().map(|name| FleetDevice {
-        name,
-        profile: &profile,
-        conditions: &conditions,
-        learned: &learned,
-        failed: BTreeMap::new(),
-        current: None,
-        before: None,
-        held: BTreeSet::new(),
-        moved: None,
-        labels: &labels,
-    });
+    let fleet = names
+        .iter()
+        .zip(&profiles)
+        .map(|(name, profile)| FleetDevice {
+            name,
+            profile,
+            conditions: &conditions,
+            learned: &learned,
+            failed: BTreeMap::new(),
+            current: None,
+            before: None,
+            held: BTreeSet::new(),
+            moved: None,
+            labels: &labels,
+        });
     let deployment = Deployment {
         name: DeploymentName::new("activity").unwrap(),
         model: ModelName::new("activity").unwrap(),
@@ -234,6 +243,31 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn the_first_wave_holds_every_kind_of_hardware_before_two_of_one() {
+    let boards = ["4", "4", "4", "5", "4", "zero", "5"];
+    let waves = |sizes: Vec<WaveSize>| -> Vec<Vec<String>> {
+        let plan = planned_on(&boards, sizes).plan;
+        let names = |wave: &Vec<PlannedDevice>| wave.iter().map(|d| d.device.to_string()).collect();
+        plan.waves.iter().map(names).collect()
+    };
+    assert_eq!(
+        waves(vec![WaveSize::Count(3), WaveSize::Percent(70)]),
+        [
+            vec!["pi-00", "pi-03", "pi-05"],
+            vec!["pi-01", "pi-06"],
+            vec!["pi-02", "pi-04"]
+        ]
+    );
+    // What the first wave is too small for comes in the next.
+    assert_eq!(
+        waves(vec![WaveSize::Count(1), WaveSize::Count(3)])[..2],
+        [vec!["pi-00"], vec!["pi-01", "pi-03", "pi-05"]]
+    );
+    let plan = planned_on(&boards, vec![]).plan;
+    assert_eq!(&*plan.waves[0][3].hardware, "5, x86_64-linux/v2");
 }
 
 #[test]
