@@ -366,6 +366,31 @@ fn a_relapse_in_an_earlier_wave_takes_everything_back() {
 }
 
 #[test]
+fn a_relapse_counts_together_with_those_that_stayed_silent() {
+    let mut plan = planned(4, vec![WaveSize::Count(2)]).plan;
+    plan.spec.max_failures = 1;
+    let mut rollout = Rollout::new(plan, "anna", Millis(0));
+    rollout.handle(Millis(0), event(0, 0, 0));
+    rollout.handle(Millis(1_000), event(2, 0, 1));
+    rollout.handle(Millis(60_000), RolloutEvent::Tick);
+    assert!(matches!(
+        rollout.state,
+        RolloutState::Running { wave: 1, .. }
+    ));
+    let (state, devices) = (rollout.state.clone(), &rollout.devices);
+    let devices: BTreeMap<_, _> = devices
+        .iter()
+        .map(|(d, s)| (d.clone(), s.clone()))
+        .collect();
+    rollout.handle(Millis(61_000), event(7, 0, 1));
+    invariants::rollout_step(&state, &devices, &rollout, Millis(61_000)).unwrap();
+    let RolloutState::RollingBack { why, .. } = &rollout.state else {
+        panic!("{:?}", rollout.state);
+    };
+    assert!(why.starts_with("wave 1: 1 failed"), "{why}");
+}
+
+#[test]
 fn a_fleet_that_left_is_no_success() {
     let mut rollout = planned(1, vec![]);
     rollout.handle(Millis(0), event(0, 0, 0));

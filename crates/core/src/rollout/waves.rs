@@ -97,13 +97,16 @@ impl Rollout {
             true => usize::MAX,
             false => self.plan.spec.max_failures as usize,
         };
-        // A device of an earlier wave may fail after it had succeeded.
-        let relapsed =
-            (0..*self.together(wave).start()).find(|w| self.count_wave(*w).0 > tolerated);
-        if let Some(earlier) = relapsed {
-            let failed = self.count_wave(earlier).0;
+        // A device of an earlier wave may fail after it had succeeded. What was unfinished at the
+        // deadline of its wave counts against it now as it did then.
+        let lost = |wave: &usize| {
+            let (failed, open) = self.count_wave(*wave);
+            failed + open > tolerated
+        };
+        if let Some(earlier) = (0..*self.together(wave).start()).find(lost) {
+            let (failed, open) = self.count_wave(earlier);
             let why = format!(
-                "wave {}: {failed} failed after the wave had passed, {tolerated} tolerated",
+                "wave {}: {failed} failed after the wave had passed, {open} unfinished, {tolerated} tolerated",
                 earlier + 1
             );
             self.roll_back(now, "controller", &why, effects);
