@@ -354,12 +354,16 @@ fn what_operators_send_comes_back_and_unknown_values_are_named() {
     for verb in [
         SteerVerb::Pause,
         SteerVerb::Resume,
-        SteerVerb::Promote,
+        SteerVerb::Promote { full: false },
+        SteerVerb::Promote { full: true },
         SteerVerb::Abort,
         SteerVerb::Retry,
-        SteerVerb::Undo,
+        SteerVerb::Undo { to: None },
+        SteerVerb::Undo {
+            to: Some("v1".parse().unwrap()),
+        },
     ] {
-        let wire = sent(v1::SteerRequest::of(&rollout, verb));
+        let wire = sent(v1::SteerRequest::of(&rollout, verb.clone()));
         assert_eq!(wire.checked().unwrap(), (rollout.clone(), verb));
     }
     assert_eq!(missing(v1::SteerRequest::default().checked()), "verb");

@@ -378,6 +378,9 @@ pub enum RolloutCommand {
     Promote {
         /// Its name, or that of its deployment for the newest.
         name: RolloutName,
+        /// All waves that are left follow at once and no gate is asked; bounds hold.
+        #[arg(long)]
+        full: bool,
     },
     /// Plan and start it once more, after it was taken back or superseded.
     Retry {
@@ -393,6 +396,9 @@ pub enum RolloutCommand {
     Undo {
         /// Its name, or that of its deployment for the newest.
         name: RolloutName,
+        /// Go to this version instead.
+        #[arg(long, value_name = "VERSION")]
+        to: Option<VersionName>,
     },
     /// What differs from the rollout of the deployment before it.
     Diff {

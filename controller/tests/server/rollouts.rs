@@ -202,15 +202,40 @@ async fn undoing_goes_back_and_a_late_device_gets_what_stands() {
     succeed(&fleet, &mut live, &second, "v2", 2).await;
     let mut operator = fleet.operator().await;
     let name = second.parse().unwrap();
-    operator.steer(&name, SteerVerb::Undo).await.unwrap();
+    let undo = SteerVerb::Undo { to: None };
+    operator.steer(&name, undo).await.unwrap();
     succeed(&fleet, &mut live, "watch-3", "v1", 3).await;
     let late = Device::join(&fleet, "late").await;
     let mut late = late.attach(&fleet, 0, Vec::new()).await;
     accept(&mut late, "v1").await;
     // What ended cannot be steered.
     for verb in [SteerVerb::Pause, SteerVerb::Resume, SteerVerb::Abort] {
-        assert!(operator.steer(&name, verb).await.is_err(), "{verb:?}");
+        assert!(
+            operator.steer(&name, verb.clone()).await.is_err(),
+            "{verb:?}"
+        );
     }
+}
+
+#[tokio::test]
+async fn undoing_may_go_further_back() {
+    let (fleet, _device, mut live) = fleet_with(&["v1", "v2", "v3"]).await;
+    let mut newest = String::new();
+    for (at, version) in (1..).zip(["v1", "v2", "v3"]) {
+        newest = fleet.roll_out(version).await;
+        succeed(&fleet, &mut live, &newest, version, at).await;
+    }
+    let mut operator = fleet.operator().await;
+    let name = newest.parse().unwrap();
+    let undo = |to: &str| SteerVerb::Undo {
+        to: Some(to.parse().unwrap()),
+    };
+    let there = operator.steer(&name, undo("v3")).await.unwrap_err();
+    assert!(there.to_string().contains("another version"), "{there}");
+    let unknown = operator.steer(&name, undo("v7")).await.unwrap_err();
+    assert!(unknown.to_string().contains("no version"), "{unknown}");
+    operator.steer(&name, undo("v1")).await.unwrap();
+    succeed(&fleet, &mut live, "watch-4", "v1", 4).await;
 }
 
 #[tokio::test]

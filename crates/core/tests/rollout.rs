@@ -70,13 +70,18 @@ fn manifest(version: &str) -> VersionManifest {
 }
 
 fn planned(devices: usize, waves: Vec<WaveSize>) -> Rollout {
-    let names: Vec<_> = (0..devices)
+    planned_on(&vec![""; devices], waves)
+}
+
+/// A device for each of these boards, in this order of names.
+fn planned_on(boards: &[&str], waves: Vec<WaveSize>) -> Rollout {
+    let names: Vec<_> = (0..boards.len())
         .map(|i| DeviceName::new(format!("pi-{i:02}")).unwrap())
         .collect();
-    let profile = DeviceProfile {
+    let profile = |board: &&str| DeviceProfile {
         agent_version: String::new(),
         emulated: true,
-        board: String::new(),
+        board: (*board).to_owned(),
         soc: String::new(),
         arch: Arch::X86_64,
         cpu_model: String::new(),
@@ -90,6 +95,7 @@ fn planned(devices: usize, waves: Vec<WaveSize>) -> Rollout {
         energy_sources: vec![],
         lockdown: BTreeMap::new(),
     };
+    let profiles: Vec<_> = boards.iter().map(profile).collect();
     let conditions = Conditions {
         ram_available_bytes: 1 << 30,
         disk_free_bytes: 1 << 30,
@@ -98,18 +104,21 @@ fn planned(devices: usize, waves: Vec<WaveSize>) -> Rollout {
         throttled: false,
     };
     let (labels, learned) = (Labels::new(), BTreeMap::new());
-    let fleet = names.iter().map(|name| FleetDevice {
-        name,
-        profile: &profile,
-        conditions: &conditions,
-        learned: &learned,
-        failed: BTreeMap::new(),
-        current: None,
-        before: None,
-        held: BTreeSet::new(),
-        moved: None,
-        labels: &labels,
-    });
+    let fleet = names
+        .iter()
+        .zip(&profiles)
+        .map(|(name, profile)| FleetDevice {
+            name,
+            profile,
+            conditions: &conditions,
+            learned: &learned,
+            failed: BTreeMap::new(),
+            current: None,
+            before: None,
+            held: BTreeSet::new(),
+            moved: None,
+            labels: &labels,
+        });
     let deployment = Deployment {
         name: DeploymentName::new("activity").unwrap(),
         model: ModelName::new("activity").unwrap(),
@@ -186,6 +195,8 @@ fn event(kind: u8, device: usize, inferences: u64) -> RolloutEvent {
         11 => RolloutEvent::Resume { actor },
         12 => RolloutEvent::Abort { actor },
         13 => RolloutEvent::Supersede { actor },
+        14 => RolloutEvent::Promote { actor, full: false },
+        15 => RolloutEvent::Promote { actor, full: true },
         _ => RolloutEvent::Tick,
     }
 }
@@ -197,7 +208,7 @@ proptest! {
         max_in_flight in prop::option::of(1u32..4),
         max_unavailable in prop::option::of(1u32..3),
         max_failures in 0u32..2,
-        events in prop::collection::vec((0u8..16, 0usize..8, 0u64..3, 0u64..20_000), 1..120),
+        events in prop::collection::vec((0u8..18, 0usize..8, 0u64..3, 0u64..20_000), 1..120),
     ) {
         let rollout = planned(devices, vec![WaveSize::Count(1), WaveSize::Percent(60)]);
         let mut plan = rollout.plan;
@@ -232,6 +243,31 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn the_first_wave_holds_every_kind_of_hardware_before_two_of_one() {
+    let boards = ["4", "4", "4", "5", "4", "zero", "5"];
+    let waves = |sizes: Vec<WaveSize>| -> Vec<Vec<String>> {
+        let plan = planned_on(&boards, sizes).plan;
+        let names = |wave: &Vec<PlannedDevice>| wave.iter().map(|d| d.device.to_string()).collect();
+        plan.waves.iter().map(names).collect()
+    };
+    assert_eq!(
+        waves(vec![WaveSize::Count(3), WaveSize::Percent(70)]),
+        [
+            vec!["pi-00", "pi-03", "pi-05"],
+            vec!["pi-01", "pi-06"],
+            vec!["pi-02", "pi-04"]
+        ]
+    );
+    // What the first wave is too small for comes in the next.
+    assert_eq!(
+        waves(vec![WaveSize::Count(1), WaveSize::Count(3)])[..2],
+        [vec!["pi-00"], vec!["pi-01", "pi-03", "pi-05"]]
+    );
+    let plan = planned_on(&boards, vec![]).plan;
+    assert_eq!(&*plan.waves[0][3].hardware, "5, x86_64-linux/v2");
 }
 
 #[test]
@@ -330,6 +366,31 @@ fn a_relapse_in_an_earlier_wave_takes_everything_back() {
 }
 
 #[test]
+fn a_relapse_counts_together_with_those_that_stayed_silent() {
+    let mut plan = planned(4, vec![WaveSize::Count(2)]).plan;
+    plan.spec.max_failures = 1;
+    let mut rollout = Rollout::new(plan, "anna", Millis(0));
+    rollout.handle(Millis(0), event(0, 0, 0));
+    rollout.handle(Millis(1_000), event(2, 0, 1));
+    rollout.handle(Millis(60_000), RolloutEvent::Tick);
+    assert!(matches!(
+        rollout.state,
+        RolloutState::Running { wave: 1, .. }
+    ));
+    let (state, devices) = (rollout.state.clone(), &rollout.devices);
+    let devices: BTreeMap<_, _> = devices
+        .iter()
+        .map(|(d, s)| (d.clone(), s.clone()))
+        .collect();
+    rollout.handle(Millis(61_000), event(7, 0, 1));
+    invariants::rollout_step(&state, &devices, &rollout, Millis(61_000)).unwrap();
+    let RolloutState::RollingBack { why, .. } = &rollout.state else {
+        panic!("{:?}", rollout.state);
+    };
+    assert!(why.starts_with("wave 1: 1 failed"), "{why}");
+}
+
+#[test]
 fn a_fleet_that_left_is_no_success() {
     let mut rollout = planned(1, vec![]);
     rollout.handle(Millis(0), event(0, 0, 0));
@@ -413,11 +474,52 @@ fn too_few_figures_wait_then_pause_and_an_operator_may_waive_them() {
         "it has its time again"
     );
     let actor = "anna".to_owned();
-    rollout.handle(deadline, RolloutEvent::Promote { actor });
+    rollout.handle(deadline, RolloutEvent::Promote { actor, full: false });
     assert!(matches!(
         rollout.state,
         RolloutState::Running { wave: 1, .. }
     ));
+}
+
+#[test]
+fn promoted_fully_the_waves_that_are_left_move_as_one_within_the_bounds() {
+    let mut rollout = planned(5, vec![WaveSize::Count(1), WaveSize::Count(2)]);
+    rollout.plan.spec.max_in_flight = Some(2);
+    let mut rollout = Rollout::new(rollout.plan, "anna", Millis(0));
+    let sent = |effects: Vec<RolloutEffect>| -> Vec<String> {
+        let assigned = effects.into_iter().filter_map(|e| match e {
+            RolloutEffect::Assign { device, .. } => Some(device.to_string()),
+            _ => None,
+        });
+        assigned.collect()
+    };
+    assert_eq!(
+        sent(rollout.handle(Millis(0), event(0, 0, 0))),
+        ["pi-00"],
+        "the first wave"
+    );
+    let now = Millis(1_000);
+    assert_eq!(sent(rollout.handle(now, event(15, 0, 0))), ["pi-01"]);
+    assert_eq!(rollout.merged_from, Some(0));
+    // Three waves have the time of three, and a second promotion gives no more.
+    let deadline = rollout.next_deadline().unwrap();
+    assert_eq!(deadline, (Millis(181_000), "wave deadline"));
+    rollout.handle(Millis(1_500), event(15, 0, 0));
+    assert_eq!(rollout.next_deadline().unwrap(), deadline);
+    let mut order = Vec::new();
+    for device in 0..5 {
+        order.extend(sent(rollout.handle(Millis(2_000), event(2, device, 1))));
+        invariants::rollout(&rollout).unwrap();
+    }
+    assert_eq!(order, ["pi-02", "pi-03", "pi-04"]);
+    let mut failing = rollout.clone();
+    rollout.handle(Millis(60_000), RolloutEvent::Tick);
+    assert_eq!(rollout.state, RolloutState::Promoted);
+    failing.handle(Millis(3_000), event(7, 4, 0));
+    let RolloutState::RollingBack { why, .. } = &failing.state else {
+        panic!("{:?}", failing.state);
+    };
+    assert!(why.starts_with("waves 1 to 3: 1 failed"), "{why}");
 }
 
 #[test]

@@ -244,17 +244,26 @@ impl v1::SteerRequest {
     /// The request for a rollout.
     pub fn of(name: &RolloutName, verb: SteerVerb) -> Self {
         use v1::steer_request::Verb;
+        let (mut full, mut to) = (false, String::new());
         let verb = match verb {
             SteerVerb::Pause => Verb::Pause,
             SteerVerb::Resume => Verb::Resume,
-            SteerVerb::Promote => Verb::Promote,
+            SteerVerb::Promote { full: all } => {
+                full = all;
+                Verb::Promote
+            }
             SteerVerb::Abort => Verb::Abort,
             SteerVerb::Retry => Verb::Retry,
-            SteerVerb::Undo => Verb::Undo,
+            SteerVerb::Undo { to: version } => {
+                to = version.map(String::from).unwrap_or_default();
+                Verb::Undo
+            }
         };
         Self {
             name: name.to_string(),
             verb: verb.into(),
+            full,
+            to,
         }
     }
 
@@ -267,10 +276,15 @@ impl v1::SteerRequest {
         let verb = match Verb::try_from(self.verb) {
             Ok(Verb::Pause) => SteerVerb::Pause,
             Ok(Verb::Resume) => SteerVerb::Resume,
-            Ok(Verb::Promote) => SteerVerb::Promote,
+            Ok(Verb::Promote) => SteerVerb::Promote { full: self.full },
             Ok(Verb::Abort) => SteerVerb::Abort,
             Ok(Verb::Retry) => SteerVerb::Retry,
-            Ok(Verb::Undo) => SteerVerb::Undo,
+            Ok(Verb::Undo) => SteerVerb::Undo {
+                to: match self.to.is_empty() {
+                    true => None,
+                    false => Some(name("to", self.to)?),
+                },
+            },
             Ok(Verb::Unspecified) => return Err(ConvertError::Missing("verb")),
             Err(_) => {
                 let value = self.verb.to_string();

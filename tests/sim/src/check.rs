@@ -200,7 +200,10 @@ impl Checks {
 
     /// A version that no device can serve moves no device beyond the first wave.
     fn blast(&mut self, at: Time, rollout: &Rollout) {
-        if !self.truth.quality(&rollout.plan.spec.version).is_hopeless() {
+        // Unless an operator let all waves follow before the first was over.
+        if rollout.merged_from == Some(0)
+            || !self.truth.quality(&rollout.plan.spec.version).is_hopeless()
+        {
             return;
         }
         let tolerated = rollout.plan.spec.max_failures as usize;

@@ -182,8 +182,10 @@ fn steering(dice: &mut Dice, rollouts: &[(Time, Step)]) -> Vec<(Time, Step)> {
             }
             3 => {
                 let at = begun + dice.between(MINUTE, 6 * HOUR);
-                let verb = *dice.pick(&[SteerVerb::Undo, SteerVerb::Promote]);
-                steps.push((at, Step::Steer(verb)));
+                let undo = SteerVerb::Undo { to: None };
+                let promote = |full| SteerVerb::Promote { full };
+                let verbs = [undo, promote(false), promote(true)];
+                steps.push((at, Step::Steer(dice.pick(&verbs).clone())));
             }
             // The same version once more, though it is there already or on its way.
             4 => steps.push((begun + dice.between(MINUTE, 5 * HOUR), rollout.clone())),

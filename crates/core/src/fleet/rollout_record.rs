@@ -23,6 +23,8 @@ pub(super) struct Head {
     state: RolloutState,
     #[serde(default)]
     waived: Option<usize>,
+    #[serde(default)]
+    merged_from: Option<usize>,
     created_at: Millis,
     actor: String,
 }
@@ -66,6 +68,7 @@ pub(super) fn keep_head(out: &mut Outbox, rollout: &Rollout) {
         previous: plan.previous.clone(),
         state: rollout.state.clone(),
         waived: rollout.waived,
+        merged_from: rollout.merged_from,
         created_at: rollout.created_at,
         actor: rollout.actor.clone(),
     };
@@ -136,6 +139,7 @@ pub(super) fn assemble(
             plan,
             state: head.state,
             waived: head.waived,
+            merged_from: head.merged_from,
             created_at: head.created_at,
             actor: head.actor,
         };

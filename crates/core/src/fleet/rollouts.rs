@@ -83,7 +83,7 @@ impl Fleet {
     }
 
     /// Pauses, resumes, promotes, aborts, retries or undoes a rollout. Retrying starts a new one
-    /// of the same kind, undoing a new one to the version before.
+    /// of the same kind, undoing a new one to the version before or the one that is named.
     ///
     /// # Errors
     /// [`Refused::NotFound`], or [`Refused::Conflict`] when its state does not allow it.
@@ -100,7 +100,7 @@ impl Fleet {
         let fits = match verb {
             SteerVerb::Pause => matches!(state, RolloutState::Running { .. }),
             SteerVerb::Resume => matches!(state, RolloutState::Paused { .. }),
-            SteerVerb::Promote => matches!(
+            SteerVerb::Promote { .. } => matches!(
                 state,
                 RolloutState::Running { .. } | RolloutState::Paused { .. }
             ),
@@ -112,7 +112,7 @@ impl Fleet {
                 state,
                 RolloutState::Planned | RolloutState::Running { .. } | RolloutState::Paused { .. }
             ),
-            SteerVerb::Undo => matches!(state, RolloutState::Promoted),
+            SteerVerb::Undo { .. } => matches!(state, RolloutState::Promoted),
         };
         if !fits {
             let text = format!(
@@ -125,17 +125,23 @@ impl Fleet {
         let event = match verb {
             SteerVerb::Pause => RolloutEvent::Pause { actor: by },
             SteerVerb::Resume => RolloutEvent::Resume { actor: by },
-            SteerVerb::Promote => RolloutEvent::Promote { actor: by },
+            SteerVerb::Promote { full } => RolloutEvent::Promote { actor: by, full },
             SteerVerb::Abort => RolloutEvent::Abort { actor: by },
             SteerVerb::Retry => {
                 let spec = rollout.plan.spec.clone();
                 return self.start_rollout(now, actor, spec).map(|_| ());
             }
-            SteerVerb::Undo => {
+            SteerVerb::Undo { to } => {
                 let mut spec = rollout.plan.spec.clone();
-                spec.version = rollout.plan.previous.clone().ok_or_else(|| {
+                let to = to.or_else(|| rollout.plan.previous.clone());
+                let to = to.ok_or_else(|| {
                     Refused::Conflict(format!("before rollout {name} there was no version"))
                 })?;
+                if to == spec.version {
+                    let text = format!("rollout {name} moved to {to}: name another version");
+                    return Err(Refused::Conflict(text));
+                }
+                spec.version = to;
                 return self.start_rollout(now, actor, spec).map(|_| ());
             }
         };

@@ -174,7 +174,7 @@ fn succeeded(
 /// No further wave begins, and nothing is promoted, over more failures than are tolerated.
 fn failures_stop(rollout: &Rollout) -> Result<(), Violation> {
     let reached = match rollout.state {
-        RolloutState::Running { wave, .. } => wave,
+        RolloutState::Running { wave, .. } => *rollout.together(wave).start(),
         RolloutState::Promoted => rollout.plan.waves.len(),
         _ => 0,
     };

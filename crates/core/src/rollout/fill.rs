@@ -1,5 +1,6 @@
 //! Who of a wave may move now: as many as the bounds on devices in flight let.
 
+use super::devices::Devices;
 use super::machine::RolloutEffect;
 use super::plan::PlannedDevice;
 use super::state::{DeviceRollout, Rollout};
@@ -30,10 +31,15 @@ impl Rollout {
         all
     }
 
-    /// Assigns the version to devices of the wave that wait, in the order of the plan, as far as
+    /// Assigns the version to devices of the wave, and of those that move with it, that wait, in the order of the plan, as far as
     /// the bounds let.
     pub(super) fn fill(&mut self, now: Millis, wave: usize, effects: &mut Vec<RolloutEffect>) {
-        while let Some(position) = self.devices.ready(wave) {
+        let waves = self.together(wave);
+        let next = |devices: &Devices| {
+            let mut waves = waves.clone();
+            waves.find_map(|wave| Some((wave, devices.ready(wave)?)))
+        };
+        while let Some((wave, position)) = next(&self.devices) {
             let PlannedDevice { device, ladder, .. } = &self.plan.waves[wave][position];
             let (device, ladder) = (device.clone(), Arc::clone(ladder));
             self.move_on(&device, DeviceRollout::Assigned { since: now }, effects);

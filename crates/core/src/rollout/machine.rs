@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What an operator does with a rollout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SteerVerb {
     /// Hold it.
@@ -22,13 +22,19 @@ pub enum SteerVerb {
     /// Let it go on.
     Resume,
     /// Let the present wave pass whatever its gates say.
-    Promote,
+    Promote {
+        /// All waves that are left too, at once.
+        full: bool,
+    },
     /// Stop it and go back.
     Abort,
     /// Plan and start it once more, after it was taken back or superseded.
     Retry,
-    /// Go back to the version before, though it was promoted.
-    Undo,
+    /// Go back to a version from before, though it was promoted.
+    Undo {
+        /// To this one; missing: to the one that was replaced.
+        to: Option<VersionName>,
+    },
 }
 
 /// What happens to a rollout.
@@ -69,6 +75,8 @@ pub enum RolloutEvent {
     Promote {
         /// Who.
         actor: String,
+        /// All waves that are left too, at once.
+        full: bool,
     },
     /// An operator takes it back.
     Abort {
@@ -134,10 +142,10 @@ impl Rollout {
         if self.state.is_final() {
             return effects;
         }
-        let before = (self.state.clone(), self.waived);
+        let before = (self.state.clone(), self.waived, self.merged_from);
         self.take(now, event, &mut effects);
         self.evaluate(now, &mut effects);
-        if (&self.state, self.waived) != (&before.0, before.1) {
+        if (&self.state, self.waived, self.merged_from) != (&before.0, before.1, before.2) {
             effects.push(RolloutEffect::Keep);
         }
         let first = |e: &RolloutEffect| {
@@ -169,7 +177,8 @@ impl Rollout {
             }
             RolloutEvent::Pause { actor } => self.pause(now, actor, effects),
             RolloutEvent::Resume { actor } => self.resume(now, &actor, effects),
-            RolloutEvent::Promote { actor } => self.waive(now, &actor, effects),
+            RolloutEvent::Promote { actor, full: false } => self.waive(now, &actor, effects),
+            RolloutEvent::Promote { actor, full: true } => self.merge(now, &actor, effects),
             RolloutEvent::Abort { actor } => {
                 let why = format!("aborted by {actor}");
                 self.roll_back(now, &actor, &why, effects);
@@ -200,7 +209,7 @@ impl Rollout {
     pub fn next_deadline(&self) -> Option<(Millis, &'static str)> {
         let limit = Duration::from_secs(self.plan.spec.wave_deadline_s);
         match self.state {
-            RolloutState::Running { since, .. } => {
+            RolloutState::Running { wave, since } => {
                 let bake = Duration::from_secs(self.plan.spec.bake_s);
                 if mutants::is(Mutant::NoDeadline) {
                     return None;
@@ -208,7 +217,7 @@ impl Rollout {
                 // A device without its inferences waits for reports, not for the time.
                 let first = self.devices.baking();
                 let baked = first.map(|(since, _)| (since.plus(bake), "bake time over"));
-                let deadline = (since.plus(limit), "wave deadline");
+                let deadline = (since.plus(self.time_of(wave)), "wave deadline");
                 baked.into_iter().chain([deadline]).min()
             }
             RolloutState::RollingBack { since, .. } => {
@@ -257,6 +266,26 @@ impl Rollout {
             let what = format!("the gates of wave {} are waived", wave + 1);
             self.note(effects, now, Severity::Warning, actor, "GatesWaived", &what);
             self.resume(now, actor, effects);
+        }
+    }
+
+    /// All waves from the present one on move as one from now on, within the same bounds, and no
+    /// gate is asked any more; a paused rollout goes on.
+    fn merge(&mut self, now: Millis, actor: &str, effects: &mut Vec<RolloutEffect>) {
+        if let RolloutState::Running { wave, .. } | RolloutState::Paused { wave, .. } = self.state {
+            if self.merged_from.is_some() {
+                return self.resume(now, actor, effects);
+            }
+            let last = self.plan.waves.len().saturating_sub(1);
+            self.merged_from = Some(wave);
+            self.waived = Some(last);
+            let what = format!("{} follow at once, the gates are waived", self.called(last));
+            self.note(effects, now, Severity::Warning, actor, "GatesWaived", &what);
+            self.resume(now, actor, effects);
+            self.state = RolloutState::Running {
+                wave: last,
+                since: now,
+            };
         }
     }
 

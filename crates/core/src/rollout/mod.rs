@@ -27,6 +27,7 @@ mod forecast;
 mod gate;
 mod machine;
 mod measured;
+mod order;
 mod pace;
 mod plan;
 mod progress;

@@ -1,7 +1,8 @@
 //! The plan: who moves in which wave to which ladder. Nothing moves by planning.
 
+use super::order::into_waves;
 use super::pace::{self, Duration, Move, Pace};
-use super::spec::{RolloutSpec, SpecError, WaveSize};
+use super::spec::{RolloutSpec, SpecError};
 use crate::assignment::Ladder;
 use crate::digest::{ArtefactRef, Digest};
 use crate::ladder::ladder;
@@ -82,6 +83,9 @@ pub struct PlannedDevice {
     /// Value of the label that the disruption budget groups by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Arc<str>>,
+    /// Its class of hardware: the board, and the target that its variant on the mains runs on.
+    #[serde(default)]
+    pub hardware: Arc<str>,
 }
 
 /// A device that is selected by its labels but that nothing fits.
@@ -170,6 +174,7 @@ pub fn plan<'a>(
         pace,
         ladders: Pool::default(),
         groups: Pool::default(),
+        hardware: Pool::default(),
     };
     let (mut fit, mut unfit) = (Vec::new(), Vec::new());
     let matching = fleet.into_iter();
@@ -203,6 +208,7 @@ struct Planner<'a> {
     pace: &'a Pace,
     ladders: Pool<Ladder>,
     groups: Pool<str>,
+    hardware: Pool<str>,
 }
 
 impl Planner<'_> {
@@ -223,6 +229,7 @@ impl Planner<'_> {
         let before = device.before;
         let group = self.group_by.and_then(|key| device.labels.get(key));
         let download_bytes = self.missing_bytes(device, &ladder);
+        let hardware = self.hardware_of(device, &candidate.variant);
         let takes = self.pace.predict(device.moved, download_bytes);
         Ok(PlannedDevice {
             device: device.name.clone(),
@@ -234,7 +241,18 @@ impl Planner<'_> {
             expected: Expected::from(candidate),
             before: before.map(|(manifest, variant)| expect(&view, manifest, variant)),
             group: group.map(|value| self.groups.share(value.as_str())),
+            hardware: self.hardware.share(hardware),
         })
+    }
+
+    fn hardware_of(&self, device: &FleetDevice<'_>, variant: &VariantName) -> String {
+        let profile = device.profile;
+        let variant = self.manifest.variant(variant);
+        let target = variant.and_then(|v| v.best_target(&profile.targets, &profile.runtime_keys));
+        match target {
+            Some(target) => format!("{}, {target}", profile.board),
+            None => profile.board.clone(),
+        }
     }
 
     /// What of a ladder the device does not hold, each artefact once.
@@ -261,24 +279,4 @@ fn unfit(selection: Selection) -> Unfit {
         device: selection.device,
         misfits: misfits.map(|c| (c.variant, c.misfits)).collect(),
     }
-}
-
-/// Percentages round up, so that the first wave of a small fleet is never empty.
-fn into_waves(devices: Vec<PlannedDevice>, sizes: &[WaveSize]) -> Vec<Vec<PlannedDevice>> {
-    let total = devices.len();
-    let mut rest = devices.into_iter();
-    let mut waves = Vec::new();
-    let mut moved = 0;
-    for size in sizes {
-        let upto = match *size {
-            WaveSize::Percent(p) => (total * usize::from(p)).div_ceil(100),
-            WaveSize::Count(n) => moved + n as usize,
-        };
-        let wave: Vec<_> = rest.by_ref().take(upto.saturating_sub(moved)).collect();
-        moved += wave.len();
-        waves.push(wave);
-    }
-    waves.push(rest.collect());
-    waves.retain(|w| !w.is_empty());
-    waves
 }

@@ -138,6 +138,9 @@ pub struct Rollout {
     pub measured: Measured,
     /// The wave whose gates an operator has waived.
     pub waived: Option<usize>,
+    /// The first of the waves that an operator let follow at once: from it on, all waves up to
+    /// the last move as one.
+    pub merged_from: Option<usize>,
     /// When it was made.
     pub created_at: Millis,
     /// Who made it.
@@ -153,6 +156,7 @@ impl Rollout {
             plan,
             state: RolloutState::Planned,
             waived: None,
+            merged_from: None,
             created_at: now,
             actor: actor.to_owned(),
         }

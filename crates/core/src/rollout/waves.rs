@@ -6,6 +6,7 @@ use super::state::{Rollout, RolloutState};
 use crate::event::Severity;
 use crate::mutants::{self, Mutant};
 use crate::time::Millis;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 impl Rollout {
@@ -51,6 +52,33 @@ impl Rollout {
         self.fill(now, wave, effects);
     }
 
+    /// The waves that move as one with this one: itself, unless an operator let the rest follow
+    /// at once.
+    pub fn together(&self, wave: usize) -> RangeInclusive<usize> {
+        self.merged_from.map_or(wave, |first| first.min(wave))..=wave
+    }
+
+    /// How long this wave may take: each of those that move as one adds the time of a wave.
+    pub(super) fn time_of(&self, wave: usize) -> Duration {
+        let waves = self.together(wave).count() as u64;
+        Duration::from_secs(self.plan.spec.wave_deadline_s.saturating_mul(waves))
+    }
+
+    /// A wave in words, counted from 1.
+    pub(super) fn called(&self, wave: usize) -> String {
+        let waves = self.together(wave);
+        match waves.start() == waves.end() {
+            true => format!("wave {}", wave + 1),
+            false => format!("waves {} to {}", waves.start() + 1, waves.end() + 1),
+        }
+    }
+
+    /// Failed and open devices of the waves that move as one with this one.
+    fn count_together(&self, wave: usize) -> (usize, usize) {
+        let counts = self.together(wave).map(|wave| self.count_wave(wave));
+        counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
     /// Failed and open devices of a wave.
     fn count_wave(&self, wave: usize) -> (usize, usize) {
         let counts = self.devices.wave(wave);
@@ -64,23 +92,27 @@ impl Rollout {
         since: Millis,
         effects: &mut Vec<RolloutEffect>,
     ) {
-        let limit = Duration::from_secs(self.plan.spec.wave_deadline_s);
+        let limit = self.time_of(wave);
         let tolerated = match mutants::is(Mutant::IgnoreFailures) {
             true => usize::MAX,
             false => self.plan.spec.max_failures as usize,
         };
-        // A device of an earlier wave may fail after it had succeeded.
-        let relapsed = (0..wave).find(|w| self.count_wave(*w).0 > tolerated);
-        if let Some(earlier) = relapsed {
-            let failed = self.count_wave(earlier).0;
+        // A device of an earlier wave may fail after it had succeeded. What was unfinished at the
+        // deadline of its wave counts against it now as it did then.
+        let lost = |wave: &usize| {
+            let (failed, open) = self.count_wave(*wave);
+            failed + open > tolerated
+        };
+        if let Some(earlier) = (0..*self.together(wave).start()).find(lost) {
+            let (failed, open) = self.count_wave(earlier);
             let why = format!(
-                "wave {}: {failed} failed after the wave had passed, {tolerated} tolerated",
+                "wave {}: {failed} failed after the wave had passed, {open} unfinished, {tolerated} tolerated",
                 earlier + 1
             );
             self.roll_back(now, "controller", &why, effects);
             return;
         }
-        let (failed, open) = self.count_wave(wave);
+        let (failed, open) = self.count_together(wave);
         let late = now.since(since) >= limit && !mutants::is(Mutant::NoDeadline);
         // Silence counts against success: what is open at the deadline has failed.
         let silent = if late { open } else { 0 };
@@ -92,8 +124,8 @@ impl Rollout {
         let lost = failed + silent;
         if lost > tolerated {
             let why = format!(
-                "wave {}: {failed} failed, {} unfinished at the deadline, {tolerated} tolerated",
-                wave + 1,
+                "{}: {failed} failed, {} unfinished at the deadline, {tolerated} tolerated",
+                self.called(wave),
                 lost - failed
             );
             self.roll_back(now, "controller", &why, effects);
@@ -127,7 +159,7 @@ impl Rollout {
         let say = |verdict: Verdict| {
             let of = readings.iter().filter(|r| r.verdict == verdict);
             let of: Vec<String> = of.map(ToString::to_string).collect();
-            format!("wave {}: {}", wave + 1, of.join("; "))
+            format!("{}: {}", self.called(wave), of.join("; "))
         };
         match gate::overall(&readings) {
             Verdict::Fail => {
@@ -177,7 +209,11 @@ impl Rollout {
             self.roll_back(now, "controller", "no device has succeeded", effects);
             return;
         }
-        let text = format!("wave {} of {} succeeded", wave + 1, self.plan.waves.len());
+        let text = format!(
+            "{} of {} succeeded",
+            self.called(wave),
+            self.plan.waves.len()
+        );
         self.note(
             effects,
             now,

@@ -38,10 +38,12 @@ pub(super) async fn rollout(
         } => status(session, &name, watch, timeout, output).await,
         RolloutCommand::Pause { name } => steer(session, &name, SteerVerb::Pause).await,
         RolloutCommand::Resume { name } => steer(session, &name, SteerVerb::Resume).await,
-        RolloutCommand::Promote { name } => steer(session, &name, SteerVerb::Promote).await,
+        RolloutCommand::Promote { name, full } => {
+            steer(session, &name, SteerVerb::Promote { full }).await
+        }
         RolloutCommand::Abort { name } => steer(session, &name, SteerVerb::Abort).await,
         RolloutCommand::Retry { name } => steer(session, &name, SteerVerb::Retry).await,
-        RolloutCommand::Undo { name } => steer(session, &name, SteerVerb::Undo).await,
+        RolloutCommand::Undo { name, to } => steer(session, &name, SteerVerb::Undo { to }).await,
         RolloutCommand::Diff { name, with, output } => {
             let mut client = connect(session.context).await?;
             let new = one(&mut client, &name).await?;
@@ -65,18 +67,23 @@ async fn steer(
 ) -> Result<(), CliError> {
     let mut client = connect(session.context).await?;
     let name = name_of(&one(&mut client, name).await?)?;
+    let said = done(&name, &verb);
     client.steer(&name, verb).await?;
-    session.line(done(&name, verb))
+    session.line(said)
 }
 
-fn done(name: &RolloutName, verb: SteerVerb) -> String {
+fn done(name: &RolloutName, verb: &SteerVerb) -> String {
     let what = match verb {
         SteerVerb::Pause => "paused",
         SteerVerb::Resume => "resumed",
-        SteerVerb::Promote => "goes on, its gates are waived",
+        SteerVerb::Promote { full: false } => "goes on, its gates are waived",
+        SteerVerb::Promote { full: true } => "goes on, all waves at once, gates are waived",
         SteerVerb::Abort => "aborting",
         SteerVerb::Retry => "is started once more",
-        SteerVerb::Undo => "being undone",
+        SteerVerb::Undo { to: None } => "being undone",
+        SteerVerb::Undo { to: Some(version) } => {
+            return format!("rollout/{name} being undone, to {version}");
+        }
     };
     format!("rollout/{name} {what}")
 }
@@ -218,6 +225,7 @@ async fn follow(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use sandpiper_core::names::VersionName;
 
     #[test]
     fn every_verb_says_what_it_did() {
@@ -225,19 +233,25 @@ mod tests {
         let all = [
             SteerVerb::Pause,
             SteerVerb::Resume,
-            SteerVerb::Promote,
+            SteerVerb::Promote { full: false },
+            SteerVerb::Promote { full: true },
             SteerVerb::Abort,
             SteerVerb::Retry,
-            SteerVerb::Undo,
+            SteerVerb::Undo { to: None },
+            SteerVerb::Undo {
+                to: Some(VersionName::new("v1").unwrap()),
+            },
         ];
-        let said: Vec<String> = all.map(|verb| done(&name, verb)).into();
+        let said: Vec<String> = all.iter().map(|verb| done(&name, verb)).collect();
         insta::assert_snapshot!(said.join("\n"), @r"
         rollout/activity-2 paused
         rollout/activity-2 resumed
         rollout/activity-2 goes on, its gates are waived
+        rollout/activity-2 goes on, all waves at once, gates are waived
         rollout/activity-2 aborting
         rollout/activity-2 is started once more
         rollout/activity-2 being undone
+        rollout/activity-2 being undone, to v1
         ");
     }
 }

@@ -3,15 +3,18 @@
 use crate::cli::error::CliError;
 use crate::cli::output::{Grid, Output};
 use sandpiper_core::energy::Provenance;
-use sandpiper_core::rollout::{Change, Forecast, PlannedDevice};
+use sandpiper_core::rollout::{Change, Forecast, PlannedDevice, RolloutPlan};
 use sandpiper_core::view::PlanDoc;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// A line per device, then what the whole is going to do.
 pub(super) fn plan(document: Value) -> Result<Output, CliError> {
     let PlanDoc { plan, forecast } =
         serde_json::from_value(document.clone()).map_err(|e| CliError::Answer(e.to_string()))?;
-    let mut table = Grid::new(&["WAVE", "DEVICE", "LADDER", "WHY", "SENDS", "TAKES"]);
+    let mut table = Grid::new(&[
+        "WAVE", "DEVICE", "HARDWARE", "LADDER", "WHY", "SENDS", "TAKES",
+    ]);
     for (index, wave) in plan.waves.iter().enumerate() {
         let rows = wave.iter().map(|device| row(index + 1, device));
         table.rows.extend(rows);
@@ -24,6 +27,7 @@ pub(super) fn plan(document: Value) -> Result<Output, CliError> {
             notes.push(format!("  {variant}: {}", why.join("; ")));
         }
     }
+    notes.extend(unseen(&plan));
     notes.extend(foreseen(&forecast));
     Ok(Output::Report {
         name: format!("rollout/{}", plan.name),
@@ -49,11 +53,25 @@ fn row(wave: usize, device: &PlannedDevice) -> Vec<String> {
     vec![
         wave.to_string(),
         device.device.to_string(),
+        device.hardware.to_string(),
         rungs.collect::<Vec<_>>().join(" "),
         reason.replace('_', "-"),
         kib(device.download_bytes),
         takes.unwrap_or_else(|| "unknown".to_owned()),
     ]
+}
+
+/// Says so when the first wave is too small to show a fault of every class of hardware.
+fn unseen(plan: &RolloutPlan) -> Option<String> {
+    let kinds = |devices: &mut dyn Iterator<Item = &PlannedDevice>| {
+        let kinds: BTreeSet<_> = devices.map(|d| d.hardware.to_string()).collect();
+        kinds.len()
+    };
+    let first = kinds(&mut plan.waves.first()?.iter());
+    let all = kinds(&mut plan.waves.iter().flatten());
+    (first < all).then(|| {
+        format!("wave 1 holds {first} of {all} kinds of hardware: with {all} devices it holds each")
+    })
 }
 
 fn kib(bytes: u64) -> String {
@@ -137,9 +155,9 @@ mod tests {
     #[test]
     fn a_plan_with_its_forecast() {
         let expected = |accuracy: f64| json!({ "variant": "large", "accuracy": accuracy });
-        let planned = |device: &str, takes: Value| {
+        let planned = |device: &str, hardware: &str, takes: Value| {
             json!({
-                "device": device, "download_bytes": 1_572_864, "reason": "most_accurate",
+                "device": device, "hardware": hardware, "download_bytes": 1_572_864, "reason": "most_accurate",
                 "expected": expected(0.95), "before": expected(0.9), "takes": takes,
                 "ladder": { "rungs": { "mains": "large", "low": "tiny" },
                             "low_percent": 40, "critical_percent": 15 },
@@ -153,8 +171,8 @@ mod tests {
             "name": "activity-2", "model": "activity", "previous": "v1",
             "spec": { "deployment": "activity", "version": "v2" },
             "waves": [
-                [planned("pi-1", json!({ "ms": 2_500, "provenance": "measured" }))],
-                [planned("pi-2", json!({ "ms": 4_000, "provenance": "modelled" }))],
+                [planned("pi-1", "Pi 4, cortex-a72", json!({ "ms": 2_500, "provenance": "measured" }))],
+                [planned("pi-2", "Pi 5, cortex-a76", json!({ "ms": 4_000, "provenance": "modelled" }))],
             ],
             "unfit": [{ "device": "pi-9", "misfits": {
                 "tiny": [{ "reason": "accuracy_floor", "accuracy": 0.8, "floor": 0.9 }] } }],
@@ -170,11 +188,12 @@ mod tests {
             },
         }));
         insta::assert_snapshot!(text, @r"
-        WAVE  DEVICE  LADDER                WHY            SENDS       TAKES
-        1     pi-1    mains=large low=tiny  most-accurate  1536.0 KiB  2.5 s
-        2     pi-2    mains=large low=tiny  most-accurate  1536.0 KiB  ~4.0 s
+        WAVE  DEVICE  HARDWARE          LADDER                WHY            SENDS       TAKES
+        1     pi-1    Pi 4, cortex-a72  mains=large low=tiny  most-accurate  1536.0 KiB  2.5 s
+        2     pi-2    Pi 5, cortex-a76  mains=large low=tiny  most-accurate  1536.0 KiB  ~4.0 s
         pi-9 stays out: no variant fits
           tiny: accuracy 80.00 % is below the floor of 90.00 %
+        wave 1 holds 1 of 2 kinds of hardware: with 2 devices it holds each
         wave 1: 1 devices, 1536.0 KiB to send, from 0 s to 63 s (1 measured)
         wave 2: 1 devices, 1536.0 KiB to send, from 63 s to 130 s (1 measured)
         energy of moving: 2.4 J, modelled (1 devices), of 1 devices unknown

@@ -123,6 +123,93 @@ mod tests {
         ");
     }
 
+    fn document(state: Value, devices: &[(usize, &str, Value)]) -> Value {
+        let device = |(wave, name, progress): &(usize, &str, Value)| {
+            json!({ "wave": wave, "device": name, "ladder": { "rungs": { "mains": "small" } },
+                    "progress": progress })
+        };
+        let count = |word: &str| devices.iter().filter(|(.., p)| p["state"] == word).count();
+        json!({
+            "deployment": "activity", "version": "v2", "waves": 2, "state": state,
+            "succeeded": count("succeeded"), "failed": count("failed"), "gates": [],
+            "devices": devices.iter().map(device).collect::<Vec<_>>(),
+        })
+    }
+
+    #[test]
+    fn a_rollout_under_way() {
+        let output = status(item(document(
+            json!({ "state": "running", "wave": 1, "since": 90_000 }),
+            &[
+                (1, "pi-1", json!({ "state": "succeeded" })),
+                (1, "pi-2", json!({ "state": "gone" })),
+                (2, "pi-3", json!({ "state": "assigned", "since": 90_000 })),
+                (
+                    2,
+                    "pi-4",
+                    json!({ "state": "serving", "since": 91_000, "inferences": 7 }),
+                ),
+                (2, "pi-5", json!({ "state": "waiting" })),
+            ],
+        )));
+        insta::assert_snapshot!(shown(&output), @r"
+        WAVE  DEVICE  VARIANT  PROGRESS   WHY
+        1     pi-1    small    succeeded  -
+        1     pi-2    small    gone       -
+        2     pi-3    small    assigned   -
+        2     pi-4    small    serving    -
+        2     pi-5    small    waiting    -
+        activity to v2 is running (1 succeeded, 0 failed, 2 waves)
+        ");
+    }
+
+    #[test]
+    fn a_rollout_that_went_back() {
+        let why = "wave 1: 1 failed, 0 unfinished at the deadline, 0 tolerated";
+        let devices = [
+            (1, "pi-1", json!({ "state": "back" })),
+            (1, "pi-2", json!({ "state": "going_back" })),
+            (2, "pi-3", json!({ "state": "waiting" })),
+        ];
+        let back =
+            |state: &str| document(json!({ "state": state, "why": why, "since": 0 }), &devices);
+        let both = ["rolling_back", "rolled_back"].map(|s| shown(&status(item(back(s)))));
+        insta::assert_snapshot!(both.join("\n"), @r"
+        WAVE  DEVICE  VARIANT  PROGRESS    WHY
+        1     pi-1    small    back        -
+        1     pi-2    small    going-back  -
+        2     pi-3    small    waiting     -
+        activity to v2 is rolling-back: wave 1: 1 failed, 0 unfinished at the deadline, 0 tolerated (0 succeeded, 0 failed, 2 waves)
+
+        WAVE  DEVICE  VARIANT  PROGRESS    WHY
+        1     pi-1    small    back        -
+        1     pi-2    small    going-back  -
+        2     pi-3    small    waiting     -
+        activity to v2 is rolled-back: wave 1: 1 failed, 0 unfinished at the deadline, 0 tolerated (0 succeeded, 0 failed, 2 waves)
+        ");
+    }
+
+    #[test]
+    fn rollouts_that_ended_without_a_word() {
+        let device = [(1, "pi-1", json!({ "state": "succeeded" }))];
+        let ended = |state: &str| document(json!({ "state": state }), &device);
+        let both = ["promoted", "superseded"].map(|s| shown(&status(item(ended(s)))));
+        insta::assert_snapshot!(both.join("\n"), @r"
+        WAVE  DEVICE  VARIANT  PROGRESS   WHY
+        1     pi-1    small    succeeded  -
+        activity to v2 is promoted (1 succeeded, 0 failed, 2 waves)
+
+        WAVE  DEVICE  VARIANT  PROGRESS   WHY
+        1     pi-1    small    succeeded  -
+        activity to v2 is superseded (1 succeeded, 0 failed, 2 waves)
+        ");
+    }
+
+    #[test]
+    fn a_history_of_nothing() {
+        insta::assert_snapshot!(shown(&history(&item(json!({})))), @"AT  SUBJECT  ACTOR  REASON  MESSAGE");
+    }
+
     #[test]
     fn a_history() {
         let output = history(&item(json!({ "history": [
