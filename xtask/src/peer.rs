@@ -1,21 +1,42 @@
 //! Other engines, each in a process of its own: the programs of `tests/peers`.
 
+mod guest;
+
 use crate::{python, shell};
 use anyhow::{Context, Result, bail, ensure};
+use guest::Guest;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+/// Both kinds of vector instructions, and a stack for the recursion of its planner.
+const WASM_FLAGS: &str =
+    "-C target-feature=+simd128,+relaxed-simd -C link-arg=-zstack-size=4194304";
+
+/// Names a rustc for the wasm module only: with the sources of its library, which are then built with it.
+/// It is not `RUSTC`, as the native peers must stay what the compiler in use makes of them.
+const WASM_RUSTC: &str = "SANDPIPER_WASM_RUSTC";
+
 /// An engine that can be started.
 #[derive(Debug)]
 pub(crate) struct Peer {
     /// Short, for the head of a column.
     pub(crate) name: &'static str,
-    program: PathBuf,
-    arguments: Vec<PathBuf>,
-    process: Option<Process>,
+    engine: Engine,
+}
+
+#[derive(Debug)]
+enum Engine {
+    /// In a process of its own.
+    Apart {
+        program: PathBuf,
+        arguments: Vec<PathBuf>,
+        process: Option<Process>,
+    },
+    /// In wasm, with its version.
+    Wasm(Guest, &'static str),
 }
 
 /// Outputs of a model.
@@ -69,13 +90,54 @@ fn build() -> Result<PathBuf> {
     Ok(target.join("release"))
 }
 
+/// rten as a wasm module, built by the compiler in use, or by that of [`WASM_RUSTC`] alone.
+///
+/// # Errors
+/// When that compiler has neither the target nor the sources of its library.
+pub(crate) fn rten_in_wasm() -> Result<Peer> {
+    let target = shell::root().join("target/peers-wasm");
+    let mut build = shell::cargo();
+    build
+        .args(["build", "--release", "--locked", "--quiet"])
+        .args(["--package", "sandpiper-peers-guest"])
+        .args(["--target", "wasm32-unknown-unknown"])
+        .arg("--manifest-path")
+        .arg(shell::root().join("tests/peers/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target)
+        .env("RUSTFLAGS", WASM_FLAGS);
+    if let Some(rustc) = std::env::var_os(WASM_RUSTC) {
+        build
+            .env("RUSTC", rustc)
+            .env("RUSTC_BOOTSTRAP", "1")
+            .arg("-Zbuild-std=std,panic_abort");
+    }
+    let built = build.output()?;
+    let said = String::from_utf8_lossy(&built.stderr);
+    ensure!(
+        built.status.success(),
+        "{}: `rustup target add wasm32-unknown-unknown`, or set {WASM_RUSTC} to a rustc that has the sources of \
+         its library, and, if that has no rust-lld, CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER to one",
+        said.lines()
+            .find(|line| line.starts_with("error"))
+            .unwrap_or("cargo cannot build for wasm32-unknown-unknown")
+    );
+    let wasm = target.join("wasm32-unknown-unknown/release/sandpiper_peers_guest.wasm");
+    Ok(Peer {
+        name: "rten wasm",
+        engine: Engine::Wasm(Guest::new(&wasm)?, "rten 0.27.0 inside wasm"),
+    })
+}
+
 impl Peer {
     fn new(name: &'static str, program: PathBuf, arguments: Vec<PathBuf>) -> Self {
         Self {
             name,
-            program,
-            arguments,
-            process: None,
+            engine: Engine::Apart {
+                program,
+                arguments,
+                process: None,
+            },
         }
     }
 
@@ -84,9 +146,18 @@ impl Peer {
     /// # Errors
     /// When it cannot be started.
     pub(crate) fn version(&mut self) -> Result<String> {
-        let (process, version) = Process::start(&self.program, &self.arguments)?;
-        self.process = Some(process);
-        Ok(version)
+        match &mut self.engine {
+            Engine::Wasm(_, version) => Ok((*version).to_owned()),
+            Engine::Apart {
+                program,
+                arguments,
+                process,
+            } => {
+                let (started, version) = Process::start(program, arguments)?;
+                *process = Some(started);
+                Ok(version)
+            }
+        }
     }
 
     /// Loads a model with a file for each input, and runs it once.
@@ -94,6 +165,13 @@ impl Peer {
     /// # Errors
     /// What the engine says.
     pub(crate) fn load(&mut self, model: &Path, inputs: &[&Path]) -> Result<Answer> {
+        if let Engine::Wasm(guest, _) = &mut self.engine {
+            let outputs = guest.load(model, inputs)?;
+            return Ok(Answer {
+                outputs,
+                plain: None,
+            });
+        }
         let reply = self.ask(&json!({ "model": model, "inputs": inputs }))?;
         let outputs = numbers(&reply["outputs"]).context("no outputs")?;
         Ok(Answer {
@@ -107,6 +185,9 @@ impl Peer {
     /// # Errors
     /// What the engine says.
     pub(crate) fn run(&mut self, runs: usize) -> Result<Vec<f64>> {
+        if let Engine::Wasm(guest, _) = &mut self.engine {
+            return guest.run(runs);
+        }
         let reply = self.ask(&json!({ "runs": runs }))?;
         let times = reply["ns"].as_array().context("no times")?;
         let us = |v: &Value| v.as_f64().map(|ns| ns / 1e3).context("no number");
@@ -115,15 +196,21 @@ impl Peer {
 
     /// A process that has died on one model is started again for the next.
     fn ask(&mut self, what: &Value) -> Result<Value> {
-        let process = match &mut self.process {
+        let Engine::Apart {
+            program,
+            arguments,
+            process: place,
+        } = &mut self.engine
+        else {
+            bail!("{} has no process", self.name)
+        };
+        let process = match place {
             Some(process) => process,
-            None => self
-                .process
-                .insert(Process::start(&self.program, &self.arguments)?.0),
+            None => place.insert(Process::start(program, arguments)?.0),
         };
         let reply = process.ask(what);
         if reply.is_err() {
-            self.process = None;
+            *place = None;
         }
         let reply = reply?;
         match reply["error"].as_str() {

@@ -81,6 +81,10 @@ pub(super) fn measure(only: &str) -> Result<Report> {
         Ok(engines) => peers.extend(engines),
         Err(error) => missing.push(format!("tract and rten were not measured: {error:#}")),
     }
+    match peer::rten_in_wasm() {
+        Ok(engine) => peers.push(engine),
+        Err(error) => missing.push(format!("rten in wasm was not measured: {error:#}")),
+    }
     let versions = peers.iter_mut().map(Peer::version);
     let versions = versions.collect::<Result<Vec<_>>>()?;
     let provenance = Provenance::of(own_build());

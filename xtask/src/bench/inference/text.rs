@@ -38,7 +38,7 @@ impl Report {
             write!(text, " {engine:>10}")?;
         }
         for engine in &self.engines {
-            write!(text, " {:>11}", format!("{engine}/ours"))?;
+            write!(text, " {:>14}", format!("{engine}/ours"))?;
         }
         writeln!(text)?;
         for row in &self.rows {
@@ -57,7 +57,7 @@ impl Report {
                 let ratio = side
                     .ratio
                     .map_or_else(|| "-".to_owned(), |r| format!("{r:.2}"));
-                write!(text, " {ratio:>11}")?;
+                write!(text, " {ratio:>14}")?;
             }
             writeln!(text)?;
         }
