@@ -1,9 +1,10 @@
 //! A power sensor of a made-up board: an energy counter that rises with time and with every
 //! inference, by an amount that depends on the version that answered.
 
+use crate::sysfs::put;
 use anyhow::Result;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 const IDLE_W: f64 = 0.5;
 /// How often the counter moves, as that of a real package does.
 const STEP: Duration = Duration::from_millis(10);
+/// File of the counter, in microjoules.
+const COUNTER: &str = "energy_uj";
 /// Where the counter begins anew.
 const RANGE_UJ: u64 = 1 << 38;
 
@@ -36,9 +39,9 @@ impl Board {
     pub fn start(sysfs: &Path, cost_uj: &[(&str, f64)]) -> Result<Self> {
         let dir = sysfs.join("class/powercap/intel-rapl:0");
         std::fs::create_dir_all(&dir)?;
-        std::fs::write(dir.join("name"), "package-0\n")?;
-        std::fs::write(dir.join("max_energy_range_uj"), format!("{RANGE_UJ}\n"))?;
-        write(&dir, 0)?;
+        put(&dir, "name", "package-0")?;
+        put(&dir, "max_energy_range_uj", &RANGE_UJ.to_string())?;
+        put(&dir, COUNTER, "0")?;
         let (spent, stop) = (Spent::default(), Arc::new(AtomicBool::new(false)));
         let (seen, stopped) = (spent.clone(), stop.clone());
         let thread = std::thread::spawn(move || run(&dir, &seen, &stopped));
@@ -72,17 +75,10 @@ fn run(dir: &Path, spent: &Spent, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let inferences = *spent.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = IDLE_W * 1e6 * begin.elapsed().as_secs_f64();
-        if write(dir, (idle + inferences) as u64).is_err() {
+        let energy_uj = (idle + inferences) as u64;
+        if put(dir, COUNTER, &energy_uj.to_string()).is_err() {
             return; // The directory of the test is gone.
         }
         std::thread::sleep(STEP);
     }
-}
-
-/// Written beside and renamed, so that a reader never sees half a number.
-fn write(dir: &Path, energy_uj: u64) -> Result<PathBuf> {
-    let (part, file) = (dir.join(".energy_uj"), dir.join("energy_uj"));
-    std::fs::write(&part, format!("{energy_uj}\n"))?;
-    std::fs::rename(&part, &file)?;
-    Ok(file)
 }

@@ -9,6 +9,13 @@ pub struct Sysfs {
     root: PathBuf,
 }
 
+/// Writes a file beside its place and renames it, so that a reader never sees half of it.
+pub(crate) fn put(dir: &Path, name: &str, value: &str) -> Result<()> {
+    let part = dir.join(format!(".{name}"));
+    std::fs::write(&part, format!("{value}\n"))?;
+    Ok(std::fs::rename(&part, dir.join(name))?)
+}
+
 /// What the made-up battery holds when full: 20 Wh in microwatt-hours.
 const FULL_UWH: u64 = 20_000_000;
 
@@ -56,10 +63,7 @@ impl Sysfs {
             ("energy_now", now.to_string()),
         ];
         for (name, value) in files {
-            // Written beside and renamed, so that a reader never sees half a file.
-            let part = dir.join(format!(".{name}"));
-            std::fs::write(&part, format!("{value}\n"))?;
-            std::fs::rename(&part, dir.join(name))?;
+            put(&dir, name, &value)?;
         }
         Ok(())
     }

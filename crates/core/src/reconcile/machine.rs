@@ -255,7 +255,7 @@ impl Reconciler {
             }
         }
         // Not three runners at a time: what is tested needs the memory.
-        let needed = wanted.is_empty();
+        let nothing_tested = wanted.is_empty();
         // The first start after a boot runs what was tested before; a climb tests anew.
         let boot = self.live.get(model).is_none_or(|l| l.routed.is_none());
         wanted.extend(active.clone().map(|key| (key, !boot)));
@@ -265,7 +265,7 @@ impl Reconciler {
         live.spare = live
             .spare
             .take()
-            .filter(|(_, until)| needed && now < *until && *until <= now.plus(PROBATION));
+            .filter(|(_, until)| nothing_tested && now < *until && *until <= now.plus(PROBATION));
         if let Some((version, artefacts)) = fetch {
             live.fetch(turn, model, version, artefacts);
         }
