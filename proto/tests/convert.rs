@@ -354,6 +354,10 @@ fn what_operators_send_comes_back_and_unknown_values_are_named() {
     for verb in [
         SteerVerb::Pause,
         SteerVerb::Resume,
+        SteerVerb::Approve { why: None },
+        SteerVerb::Approve {
+            why: Some("seen on the bench".to_owned()),
+        },
         SteerVerb::Promote { full: false },
         SteerVerb::Promote { full: true },
         SteerVerb::Abort,

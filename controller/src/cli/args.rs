@@ -1,9 +1,9 @@
 //! Commands and flags.
 
 use clap::{Args, Subcommand, ValueEnum};
-use sandpiper_core::names::{DeploymentName, ModelName, RolloutName, VersionName};
+use sandpiper_core::names::{ActorName, DeploymentName, ModelName, RolloutName, VersionName};
 use sandpiper_core::policy::{Objective, Selector};
-use sandpiper_core::rollout::{DisruptionBudget, WaveSize};
+use sandpiper_core::rollout::{AskingWaves, DisruptionBudget, WaveSize};
 use sandpiper_core::target::Target;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -374,6 +374,14 @@ pub enum RolloutCommand {
         /// Its name, or that of its deployment for the newest.
         name: RolloutName,
     },
+    /// Let the wave begin that waits for approval.
+    Approve {
+        /// Its name, or that of its deployment for the newest.
+        name: RolloutName,
+        /// Why, for its history.
+        #[arg(long, value_name = "TEXT")]
+        because: Option<String>,
+    },
     /// Let its present wave pass, whatever the gates say.
     Promote {
         /// Its name, or that of its deployment for the newest.
@@ -468,8 +476,15 @@ pub struct RolloutArgs {
     /// Devices measured before and after that a gate needs.
     #[arg(long, default_value_t = 1)]
     pub gate_devices: u32,
+    /// Waves that begin only when an operator approves them: `every`, `after-first`, or numbers
+    /// such as `2,3`.
+    #[arg(long, value_name = "WAVES")]
+    pub approve: Option<AskingWaves>,
+    /// An operator who may approve; any when none is named.
+    #[arg(long = "approver", value_name = "NAME", requires = "approve")]
+    pub approvers: Vec<ActorName>,
     /// A YAML file that says all of this but deployment and version.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["waves", "equal", "deadline", "bake", "max_failures", "min_inferences", "max_in_flight", "budget", "max_latency_rise", "max_energy_rise", "max_error_rise", "max_trap_rise", "gate_devices"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["waves", "equal", "deadline", "bake", "max_failures", "min_inferences", "max_in_flight", "budget", "max_latency_rise", "max_energy_rise", "max_error_rise", "max_trap_rise", "gate_devices", "approve", "approvers"])]
     pub policy: Option<PathBuf>,
     /// How to show it.
     #[arg(short, long, value_enum, default_value_t)]

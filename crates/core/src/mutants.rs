@@ -60,6 +60,8 @@ mutants! {
     GatesPass,
     /// A paused rollout goes on.
     PauseGoesOn,
+    /// A wave that asks for approval begins without it.
+    SkipApproval,
     /// A wave has no deadline.
     NoDeadline,
     /// A newer rollout leaves the older one running.

@@ -5,7 +5,9 @@ use crate::fault::{Fault, faults};
 use crate::queue::Time;
 use crate::truth::{Quality, name};
 use sandpiper_core::names::VersionName;
-use sandpiper_core::rollout::{DisruptionBudget, Gates, RolloutSpec, SteerVerb, WaveSize};
+use sandpiper_core::rollout::{
+    Approval, AskingWaves, DisruptionBudget, Gates, RolloutSpec, SteerVerb, WaveSize,
+};
 use sandpiper_core::target::Target;
 use serde::Serialize;
 
@@ -140,8 +142,6 @@ fn spec(dice: &mut Dice, version: VersionName) -> RolloutSpec {
         ],
     ];
     RolloutSpec {
-        deployment: name("activity"),
-        version,
         waves: dice.pick(waves).to_vec(),
         wave_deadline_s: dice.between(40, 150) * 60,
         bake_s: dice.between(1, 15) * 60,
@@ -160,6 +160,30 @@ fn spec(dice: &mut Dice, version: VersionName) -> RolloutSpec {
             min_devices: dice.between(1, 4) as u32,
             min_inferences: dice.between(5, 40),
         }),
+        approval: asking(dice),
+        ..RolloutSpec::new(name("activity"), version)
+    }
+}
+
+/// Waves that wait for an operator, who may be a particular one.
+fn asking(dice: &mut Dice) -> Option<Approval> {
+    let waves = [AskingWaves::Every, AskingWaves::AfterFirst];
+    let waves = dice.chance(0.25).then(|| dice.pick(&waves).clone())?;
+    let by = match dice.chance(0.3) {
+        true => vec![name("bert")],
+        false => Vec::new(),
+    };
+    Some(Approval { waves, by })
+}
+
+/// Approvals of waves that ask, some long after they began to: what comes while nothing waits is
+/// refused.
+fn approving(dice: &mut Dice, begun: Time, steps: &mut Vec<(Time, Step)>) {
+    let mut at = begun;
+    for _ in 0..5 {
+        at += dice.between(MINUTE, 2 * HOUR);
+        let why = None;
+        steps.push((at, Step::Steer(SteerVerb::Approve { why })));
     }
 }
 
@@ -167,6 +191,12 @@ fn spec(dice: &mut Dice, version: VersionName) -> RolloutSpec {
 fn steering(dice: &mut Dice, rollouts: &[(Time, Step)]) -> Vec<(Time, Step)> {
     let mut steps = Vec::new();
     for (begun, rollout) in rollouts {
+        if let Step::Rollout(_, _, spec) = rollout
+            && spec.approval.is_some()
+            && dice.chance(0.8)
+        {
+            approving(dice, *begun, &mut steps);
+        }
         match dice.below(8) {
             0 | 1 => {
                 let at = begun + dice.between(1, 60) * MINUTE;

@@ -370,8 +370,11 @@ impl<'a> World<'a> {
                 .hold(now, Err(broken("everything-comes-to-rest", what)));
         };
         for (name, rollout) in fleet.rollouts() {
-            let rests =
-                rollout.state.is_final() || matches!(rollout.state, RolloutState::Paused { .. });
+            let rests = rollout.state.is_final()
+                || matches!(
+                    rollout.state,
+                    RolloutState::Paused { .. } | RolloutState::AwaitingApproval { .. }
+                );
             let result = match rests {
                 true => Ok(()),
                 false => Err(broken(

@@ -36,6 +36,7 @@ pub fn rollout(rollout: &Rollout) -> Result<(), Violation> {
             );
             let reached = match rollout.state {
                 RolloutState::Planned => false,
+                RolloutState::AwaitingApproval { wave, .. } => index < wave,
                 RolloutState::Running { wave, .. } | RolloutState::Paused { wave, .. } => {
                     index <= wave
                 }
@@ -43,6 +44,10 @@ pub fn rollout(rollout: &Rollout) -> Result<(), Violation> {
             };
             hold("no-device-before-its-wave", reached || !moved, || {
                 planned.device.to_string()
+            })?;
+            let allowed = !rollout.lacks_approval(index);
+            hold("no-wave-without-approval", allowed || !moved, || {
+                format!("{} of wave {}", planned.device, index + 1)
             })?;
         }
     }

@@ -258,6 +258,11 @@ impl Run {
             match &self.rollout.state {
                 RolloutState::Promoted => return None,
                 RolloutState::RollingBack { why, .. } => return Some(why.clone()),
+                RolloutState::AwaitingApproval { .. } => {
+                    let (actor, why) = ("forecast".to_owned(), None);
+                    self.handle(RolloutEvent::Approve { actor, why });
+                    continue;
+                }
                 _ => {}
             }
             let reports = self.due.peek().map(|Reverse((at, ..))| *at);

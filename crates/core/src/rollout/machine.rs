@@ -21,6 +21,11 @@ pub enum SteerVerb {
     Pause,
     /// Let it go on.
     Resume,
+    /// Let the wave that waits for it begin.
+    Approve {
+        /// Why, in the operator's words.
+        why: Option<String>,
+    },
     /// Let the present wave pass whatever its gates say.
     Promote {
         /// All waves that are left too, at once.
@@ -70,6 +75,13 @@ pub enum RolloutEvent {
     Resume {
         /// Who.
         actor: String,
+    },
+    /// An operator approves the wave that waits.
+    Approve {
+        /// Who.
+        actor: String,
+        /// Why, in the operator's words.
+        why: Option<String>,
     },
     /// An operator lets the present wave pass whatever its gates say.
     Promote {
@@ -142,10 +154,13 @@ impl Rollout {
         if self.state.is_final() {
             return effects;
         }
+        let approved = self.approved.len();
         let before = (self.state.clone(), self.waived, self.merged_from);
         self.take(now, event, &mut effects);
         self.evaluate(now, &mut effects);
-        if (&self.state, self.waived, self.merged_from) != (&before.0, before.1, before.2) {
+        if (&self.state, self.waived, self.merged_from) != (&before.0, before.1, before.2)
+            || self.approved.len() != approved
+        {
             effects.push(RolloutEffect::Keep);
         }
         let first = |e: &RolloutEffect| {
@@ -160,7 +175,7 @@ impl Rollout {
             RolloutEvent::Start { actor } => {
                 if self.state == RolloutState::Planned {
                     self.note(effects, now, Severity::Info, &actor, "Started", "started");
-                    self.start_wave(now, 0, effects);
+                    self.reach_wave(now, 0, effects);
                 }
             }
             RolloutEvent::Reported {
@@ -177,6 +192,9 @@ impl Rollout {
             }
             RolloutEvent::Pause { actor } => self.pause(now, actor, effects),
             RolloutEvent::Resume { actor } => self.resume(now, &actor, effects),
+            RolloutEvent::Approve { actor, why } => {
+                self.approve(now, &actor, why.as_deref(), effects);
+            }
             RolloutEvent::Promote { actor, full: false } => self.waive(now, &actor, effects),
             RolloutEvent::Promote { actor, full: true } => self.merge(now, &actor, effects),
             RolloutEvent::Abort { actor } => {
@@ -270,15 +288,21 @@ impl Rollout {
     }
 
     /// All waves from the present one on move as one from now on, within the same bounds, and no
-    /// gate is asked any more; a paused rollout goes on.
+    /// gate is asked any more; a paused rollout goes on. That approves those that ask for it.
     fn merge(&mut self, now: Millis, actor: &str, effects: &mut Vec<RolloutEffect>) {
-        if let RolloutState::Running { wave, .. } | RolloutState::Paused { wave, .. } = self.state {
+        if let RolloutState::Running { wave, .. }
+        | RolloutState::Paused { wave, .. }
+        | RolloutState::AwaitingApproval { wave, .. } = self.state
+        {
             if self.merged_from.is_some() {
                 return self.resume(now, actor, effects);
             }
             let last = self.plan.waves.len().saturating_sub(1);
             self.merged_from = Some(wave);
             self.waived = Some(last);
+            let asking = (wave..=last).filter(|wave| self.lacks_approval(*wave));
+            let asking: Vec<usize> = asking.collect();
+            self.approved.extend(asking);
             let what = format!("{} follow at once, the gates are waived", self.called(last));
             self.note(effects, now, Severity::Warning, actor, "GatesWaived", &what);
             self.resume(now, actor, effects);

@@ -15,11 +15,13 @@
 //! | `machine` | events in, effects out; pausing and resuming |
 //! | `waves` | when a wave begins, is done, has failed |
 //! | `fill` | who may move now: bounds on devices in flight |
+//! | `approval` | which waves wait for the word of an operator |
 //! | `progress` | what reports say of a device |
 //! | `measured` | what devices measured, summed up as it comes |
 //! | `gate` | what these figures say of a wave |
 //! | `back` | going back |
 
+mod approval;
 mod back;
 mod devices;
 mod fill;
@@ -35,6 +37,7 @@ mod spec;
 mod state;
 mod waves;
 
+pub use approval::{Approval, AskingError, AskingWaves};
 pub use devices::Devices;
 pub use fill::InFlight;
 pub use forecast::{Change, Forecast, MoveEnergy, WaveForecast, forecast};

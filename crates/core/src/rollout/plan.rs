@@ -1,5 +1,6 @@
 //! The plan: who moves in which wave to which ladder. Nothing moves by planning.
 
+use super::approval::Approval;
 use super::order::into_waves;
 use super::pace::{self, Duration, Move, Pace};
 use super::spec::{RolloutSpec, SpecError};
@@ -133,6 +134,16 @@ pub enum PlanError {
     /// No device has these labels.
     #[error("the selector `{0}` of the deployment matches no device")]
     NoDevice(String),
+    /// Approval is asked for a wave that there is not.
+    #[error(
+        "wave {named} asks for approval, and the plan has {waves}: `rollout plan` shows their numbers"
+    )]
+    NoSuchWave {
+        /// The wave that is named.
+        named: usize,
+        /// Waves that there are.
+        waves: usize,
+    },
     /// Devices match, but none can run any variant.
     #[error("none of the {0} matching devices can run any variant; `explain` says why")]
     NoFit(usize),
@@ -190,6 +201,11 @@ pub fn plan<'a>(
         _ => {}
     }
     let waves = into_waves(fit, &spec.waves);
+    let named = spec.approval.as_ref().map_or(0, Approval::last_named);
+    if named > waves.len() {
+        let waves = waves.len();
+        return Err(PlanError::NoSuchWave { named, waves });
+    }
     Ok(RolloutPlan {
         name,
         spec,

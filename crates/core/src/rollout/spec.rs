@@ -1,5 +1,6 @@
 //! What an operator asks for, and what is wrong with it.
 
+use super::approval::Approval;
 use super::gate::Gates;
 use crate::names::{DeploymentName, VersionName};
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,9 @@ pub struct RolloutSpec {
     /// the deployment had no version before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gates: Option<Gates>,
+    /// Waves that begin only when an operator has approved them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
 }
 
 /// Most devices with the same value of a label that may be in flight at once. Devices without
@@ -90,6 +94,23 @@ pub enum SpecError {
 pub const MAX_WAVES: usize = 64;
 
 impl RolloutSpec {
+    /// A rollout in one wave without any bound but the defaults.
+    pub fn new(deployment: DeploymentName, version: VersionName) -> Self {
+        Self {
+            deployment,
+            version,
+            waves: Vec::new(),
+            wave_deadline_s: default_deadline_s(),
+            bake_s: 0,
+            max_failures: 0,
+            min_inferences: default_inferences(),
+            max_in_flight: None,
+            disruption: None,
+            gates: None,
+            approval: None,
+        }
+    }
+
     /// Every mistake in it.
     pub fn mistakes(&self) -> Vec<SpecError> {
         let mut all = Vec::new();

@@ -5,6 +5,7 @@ use super::measured::Measured;
 use super::plan::RolloutPlan;
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Where a rollout stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,13 @@ pub enum RolloutState {
         /// Index of the wave.
         wave: usize,
         /// When it began.
+        since: Millis,
+    },
+    /// A wave may not begin before an operator has approved it.
+    AwaitingApproval {
+        /// Index of the wave.
+        wave: usize,
+        /// Since when.
         since: Millis,
     },
     /// Held by an operator, or by gates that have too little to go by.
@@ -55,6 +63,7 @@ impl RolloutState {
         match self {
             Self::Promoted | Self::RolledBack { .. } | Self::Superseded => true,
             Self::Planned
+            | Self::AwaitingApproval { .. }
             | Self::Running { .. }
             | Self::Paused { .. }
             | Self::RollingBack { .. } => false,
@@ -65,6 +74,7 @@ impl RolloutState {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Planned => "planned",
+            Self::AwaitingApproval { .. } => "awaiting-approval",
             Self::Running { .. } => "running",
             Self::Paused { .. } => "paused",
             Self::Promoted => "promoted",
@@ -141,6 +151,8 @@ pub struct Rollout {
     /// The first of the waves that an operator let follow at once: from it on, all waves up to
     /// the last move as one.
     pub merged_from: Option<usize>,
+    /// Waves, counted from 0, that an operator has approved.
+    pub approved: BTreeSet<usize>,
     /// When it was made.
     pub created_at: Millis,
     /// Who made it.
@@ -157,6 +169,7 @@ impl Rollout {
             state: RolloutState::Planned,
             waived: None,
             merged_from: None,
+            approved: BTreeSet::new(),
             created_at: now,
             actor: actor.to_owned(),
         }

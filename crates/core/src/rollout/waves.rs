@@ -22,6 +22,10 @@ impl Rollout {
             self.fill(now, wave, effects);
             self.evaluate_wave(now, wave, since, effects);
         }
+        if let RolloutState::AwaitingApproval { wave, .. } = self.state {
+            self.bake(now, effects);
+            self.look_back(now, wave, effects);
+        }
         if let RolloutState::RollingBack { why, since } = self.state.clone() {
             self.settle(now, why, since, effects);
         }
@@ -92,26 +96,10 @@ impl Rollout {
         since: Millis,
         effects: &mut Vec<RolloutEffect>,
     ) {
-        let limit = self.time_of(wave);
-        let tolerated = match mutants::is(Mutant::IgnoreFailures) {
-            true => usize::MAX,
-            false => self.plan.spec.max_failures as usize,
-        };
-        // A device of an earlier wave may fail after it had succeeded. What was unfinished at the
-        // deadline of its wave counts against it now as it did then.
-        let lost = |wave: &usize| {
-            let (failed, open) = self.count_wave(*wave);
-            failed + open > tolerated
-        };
-        if let Some(earlier) = (0..*self.together(wave).start()).find(lost) {
-            let (failed, open) = self.count_wave(earlier);
-            let why = format!(
-                "wave {}: {failed} failed after the wave had passed, {open} unfinished, {tolerated} tolerated",
-                earlier + 1
-            );
-            self.roll_back(now, "controller", &why, effects);
+        if self.look_back(now, *self.together(wave).start(), effects) {
             return;
         }
+        let (limit, tolerated) = (self.time_of(wave), self.tolerated());
         let (failed, open) = self.count_together(wave);
         let late = now.since(since) >= limit && !mutants::is(Mutant::NoDeadline);
         // Silence counts against success: what is open at the deadline has failed.
@@ -132,6 +120,35 @@ impl Rollout {
             return;
         }
         self.ask_gates(now, wave, open == 0 || late, late, effects);
+    }
+
+    /// Failures that a wave may have.
+    fn tolerated(&self) -> usize {
+        match mutants::is(Mutant::IgnoreFailures) {
+            true => usize::MAX,
+            false => self.plan.spec.max_failures as usize,
+        }
+    }
+
+    /// Whether a wave before this one has lost too many by now, so that all go back: a device may
+    /// fail after it had succeeded. What was unfinished at the deadline of its wave counts against
+    /// it now as it did then.
+    fn look_back(&mut self, now: Millis, wave: usize, effects: &mut Vec<RolloutEffect>) -> bool {
+        let tolerated = self.tolerated();
+        let lost = |wave: &usize| {
+            let (failed, open) = self.count_wave(*wave);
+            failed + open > tolerated
+        };
+        let Some(earlier) = (0..wave).find(lost) else {
+            return false;
+        };
+        let (failed, open) = self.count_wave(earlier);
+        let why = format!(
+            "wave {}: {failed} failed after the wave had passed, {open} unfinished, {tolerated} tolerated",
+            earlier + 1
+        );
+        self.roll_back(now, "controller", &why, effects);
+        true
     }
 
     /// What the gates say of everything that has moved; nothing when there are none.
@@ -223,7 +240,7 @@ impl Rollout {
             &text,
         );
         if !last {
-            self.start_wave(now, wave + 1, effects);
+            self.reach_wave(now, wave + 1, effects);
         } else {
             self.state = RolloutState::Promoted;
             self.note(

@@ -3,7 +3,7 @@
 use crate::api::client::Item;
 use crate::cli::columns::{instant, text};
 use crate::cli::output::{Grid, Output};
-use sandpiper_core::rollout::Reading;
+use sandpiper_core::rollout::{Approval, Reading};
 use serde_json::Value;
 
 /// A rollout: a line per device, and where the whole stands.
@@ -34,6 +34,7 @@ pub(super) fn status(item: Item) -> Output {
         part("/failed"),
         part("/waves"),
     )];
+    notes.extend(awaited(&document));
     let gates = document.pointer("/gates").and_then(Value::as_array);
     for gate in gates.into_iter().flatten() {
         if let Ok(reading) = serde_json::from_value::<Reading>(gate.clone()) {
@@ -46,6 +47,23 @@ pub(super) fn status(item: Item) -> Output {
         table,
         notes,
     }
+}
+
+/// Whose word a rollout waits for, and since when.
+fn awaited(document: &Value) -> Option<String> {
+    let state = document.get("state")?;
+    if text(state, "/state")? != "awaiting_approval" {
+        return None;
+    }
+    let approval = document.pointer("/spec/approval").cloned();
+    let approval = approval.and_then(|a| serde_json::from_value::<Approval>(a).ok());
+    let who = approval.map_or_else(|| "any operator".to_owned(), |a| a.who());
+    let wave = state.get("wave")?.as_u64()? + 1;
+    let since = instant(state.get("since")?.as_u64()?);
+    Some(format!(
+        "wave {wave} waits since {since} until {who} approves it: sandpiper rollout approve {}",
+        text(document, "/name").unwrap_or_else(|| "NAME".to_owned())
+    ))
 }
 
 /// What happened in a rollout.
@@ -160,6 +178,26 @@ mod tests {
         2     pi-4    small    serving    -
         2     pi-5    small    waiting    -
         activity to v2 is running (1 succeeded, 0 failed, 2 waves)
+        ");
+    }
+
+    #[test]
+    fn a_rollout_that_waits_for_an_operator() {
+        let mut waits = document(
+            json!({ "state": "awaiting_approval", "wave": 1, "since": 1_700_000_000_000u64 }),
+            &[
+                (1, "pi-1", json!({ "state": "succeeded" })),
+                (2, "pi-2", json!({ "state": "waiting" })),
+            ],
+        );
+        waits["name"] = json!("activity-2");
+        waits["spec"] = json!({ "approval": { "waves": "after-first", "by": ["anna", "bert"] } });
+        insta::assert_snapshot!(shown(&status(item(waits))), @r"
+        WAVE  DEVICE  VARIANT  PROGRESS   WHY
+        1     pi-1    small    succeeded  -
+        2     pi-2    small    waiting    -
+        activity to v2 is awaiting-approval (1 succeeded, 0 failed, 2 waves)
+        wave 2 waits since 2023-11-14T22:13:20Z until anna or bert approves it: sandpiper rollout approve activity-2
         ");
     }
 

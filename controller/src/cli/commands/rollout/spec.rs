@@ -3,7 +3,7 @@
 use crate::cli::args::RolloutArgs;
 use crate::cli::error::CliError;
 use crate::cli::parse;
-use sandpiper_core::rollout::{Gates, RolloutSpec};
+use sandpiper_core::rollout::{Approval, Gates, RolloutSpec};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -70,8 +70,6 @@ fn of_flags(args: &RolloutArgs) -> RolloutSpec {
         gates.traps_per_million,
     ];
     RolloutSpec {
-        deployment: args.deployment.clone(),
-        version: args.version.clone(),
         waves,
         wave_deadline_s: seconds(args.deadline),
         bake_s: seconds(args.bake),
@@ -80,6 +78,11 @@ fn of_flags(args: &RolloutArgs) -> RolloutSpec {
         max_in_flight: args.max_in_flight,
         disruption: args.budget.clone(),
         gates: limits.iter().any(Option::is_some).then_some(gates),
+        approval: args.approve.clone().map(|waves| Approval {
+            waves,
+            by: args.approvers.clone(),
+        }),
+        ..RolloutSpec::new(args.deployment.clone(), args.version.clone())
     }
 }
 

@@ -1,0 +1,6 @@
+//! What a rollout can be asked for besides waves of a size: approvals, deadlines of phases,
+//! windows.
+#![allow(clippy::unwrap_used)]
+
+mod approval;
+mod support;
