@@ -208,6 +208,7 @@ fn messages_of_the_stream_come_back_and_empty_ones_are_refused() {
     };
     for message in [
         FromController::Assignment(Box::new(bundle)),
+        FromController::Clock(sandpiper_core::time::Millis(1_773_619_200_000)),
         FromController::TelemetryAck {
             boot: 1,
             sequence: 2,

@@ -47,6 +47,7 @@ pub mod telemetry;
 pub mod tensor;
 pub mod time;
 pub mod view;
+pub mod window;
 
 #[cfg(test)]
 mod testing;

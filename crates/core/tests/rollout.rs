@@ -89,6 +89,7 @@ fn planned_on(boards: &[&str], waves: Vec<WaveSize>) -> Rollout {
         cores: 1,
         ram_total_bytes: 1 << 30,
         dtypes: BTreeSet::new(),
+        zone: None,
         targets: vec![Target::X8664V2],
         runtime_keys: ["k".to_owned()].into(),
         speed: None,

@@ -11,6 +11,7 @@ use sandpiper_core::policy::Labels;
 use sandpiper_core::signed::Signed;
 pub use sandpiper_core::telemetry::Hello;
 use sandpiper_core::telemetry::{Observation, TelemetryWindow};
+use sandpiper_core::time::Millis;
 
 /// A device asks for its first identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub enum FromController {
         /// The last sequence stored.
         sequence: u64,
     },
+    /// What time it is by the controller's clock.
+    Clock(Millis),
     /// The stream ends here.
     Disconnect {
         /// For people.
@@ -340,6 +343,7 @@ impl From<FromController> for v1::ControllerMessage {
             FromController::TelemetryAck { boot, sequence } => {
                 Message::TelemetryAck(v1::TelemetryAck { boot, sequence })
             }
+            FromController::Clock(time) => Message::Clock(v1::Clock { unix_ms: time.0 }),
             FromController::Disconnect { reason, retry } => {
                 Message::Disconnect(v1::Disconnect { reason, retry })
             }
@@ -360,6 +364,7 @@ impl TryFrom<v1::ControllerMessage> for FromController {
                 boot: ack.boot,
                 sequence: ack.sequence,
             },
+            Message::Clock(clock) => Self::Clock(Millis(clock.unix_ms)),
             Message::Disconnect(end) => Self::Disconnect {
                 reason: end.reason,
                 retry: end.retry,

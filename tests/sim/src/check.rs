@@ -154,7 +154,7 @@ impl Checks {
             let generation = fleet.devices().get(device).map(|d| d.generation);
             match to {
                 DeviceRollout::Assigned { .. }
-                    if devices.get(device) == Some(&DeviceRollout::Waiting) =>
+                    if devices.get(device).is_some_and(DeviceRollout::is_untouched) =>
                 {
                     self.assigned_at.insert(key, generation.unwrap_or_default());
                 }
@@ -212,7 +212,7 @@ impl Checks {
             rollout
                 .devices
                 .get(&d.device)
-                .is_some_and(|s| !matches!(s, DeviceRollout::Waiting | DeviceRollout::Gone))
+                .is_some_and(|s| !s.is_untouched() && *s != DeviceRollout::Gone)
         });
         // A first wave that is no larger than what may fail proves nothing.
         let first = rollout.plan.waves.first().map_or(0, Vec::len);

@@ -5,10 +5,13 @@ use crate::fault::{Fault, faults};
 use crate::queue::Time;
 use crate::truth::{Quality, name};
 use sandpiper_core::names::VersionName;
+use sandpiper_core::policy::Selector;
 use sandpiper_core::rollout::{
-    Approval, AskingWaves, DisruptionBudget, Gates, RolloutSpec, SteerVerb, WaveSize,
+    Approval, AskingWaves, Deadlines, DisruptionBudget, Gates, RolloutSpec, SteerVerb, WaveSize,
+    Windows,
 };
 use sandpiper_core::target::Target;
+use sandpiper_core::window::Window;
 use serde::Serialize;
 
 const MINUTE: u64 = 60_000;
@@ -130,7 +133,49 @@ fn rollouts(dice: &mut Dice, devices: usize) -> Vec<(Time, Step)> {
     steps
 }
 
+/// Limits of phases: enough for those who are well.
+fn deadlines(dice: &mut Dice) -> Deadlines {
+    let mut some = |least: u64, most: u64| dice.chance(0.3).then(|| dice.between(least, most) * 60);
+    Deadlines {
+        fetch_s: some(20, 90),
+        switch_s: some(20, 60),
+        prove_s: some(60, 150),
+    }
+}
+
+/// Windows of some hours of every day, or of every other hour.
+fn windows(dice: &mut Dice) -> Option<Windows> {
+    if !dice.chance(0.3) {
+        return None;
+    }
+    let mut some = || -> Vec<Window> {
+        match dice.below(3) {
+            0 => Vec::new(),
+            1 => vec![window(dice.below(24), dice.between(2, 9))],
+            _ => (0..8).map(|n| window(n * 3, 1)).collect(),
+        }
+    };
+    let (download, switch) = (some(), some());
+    if download.is_empty() && switch.is_empty() {
+        return None;
+    }
+    let mut windows = Windows::new(download, switch);
+    windows.wait_s = dice.between(8, 30) * 3_600;
+    Some(windows)
+}
+
+fn window(from: u64, hours: u64) -> Window {
+    let text = format!("{from:02}:00-{:02}:00", (from + hours) % 24);
+    // `24:00` is written as the end of a day, `00:00` is not.
+    let text = text.replace("-00:00", "-24:00");
+    text.parse()
+        .expect("the windows of this world are well formed")
+}
+
 fn spec(dice: &mut Dice, version: VersionName) -> RolloutSpec {
+    let site: Selector = format!("{SITE}=s{}", dice.below(SITES))
+        .parse()
+        .expect("the labels of this world are well formed");
     let waves: &[&[WaveSize]] = &[
         &[],
         &[WaveSize::Count(1), WaveSize::Percent(30)],
@@ -140,6 +185,8 @@ fn spec(dice: &mut Dice, version: VersionName) -> RolloutSpec {
             WaveSize::Percent(20),
             WaveSize::Percent(60),
         ],
+        &[WaveSize::Double(2)],
+        &[WaveSize::Count(2), WaveSize::Selector(site)],
     ];
     RolloutSpec {
         waves: dice.pick(waves).to_vec(),
@@ -161,6 +208,8 @@ fn spec(dice: &mut Dice, version: VersionName) -> RolloutSpec {
             min_inferences: dice.between(5, 40),
         }),
         approval: asking(dice),
+        deadlines: deadlines(dice),
+        windows: windows(dice),
         ..RolloutSpec::new(name("activity"), version)
     }
 }

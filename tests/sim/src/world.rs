@@ -14,6 +14,7 @@ use sandpiper_core::names::ActorName;
 use sandpiper_core::policy::{Deployment, Policy, Selector};
 use sandpiper_core::rollout::{RolloutState, SteerVerb};
 use sandpiper_core::signed::Purpose;
+use sandpiper_core::telemetry::ModelPhase;
 use sandpiper_core::time::Millis;
 use std::collections::BTreeMap;
 
@@ -369,12 +370,16 @@ impl<'a> World<'a> {
                 .checks
                 .hold(now, Err(broken("everything-comes-to-rest", what)));
         };
+        let clock = self.controller.clock(now);
         for (name, rollout) in fleet.rollouts() {
             let rests = rollout.state.is_final()
                 || matches!(
                     rollout.state,
                     RolloutState::Paused { .. } | RolloutState::AwaitingApproval { .. }
                 );
+            // Windows of days to come are waited for, up to an end.
+            let ends = rollout.next_deadline().is_some_and(|(at, _)| at > clock);
+            let rests = rests || (rollout.plan.spec.windows.is_some() && ends);
             let result = match rests {
                 true => Ok(()),
                 false => Err(broken(
@@ -405,7 +410,11 @@ impl<'a> World<'a> {
             let settled = statuses.iter().all(|s| {
                 let serving = s.serving.as_ref().map(|s| &s.version);
                 let starting = device.runs_any_of(&s.model);
-                serving == Some(&s.wanted) || s.failure.is_some() || starting
+                let waits = matches!(
+                    s.phase,
+                    ModelPhase::AwaitingDownload | ModelPhase::AwaitingSwitch
+                );
+                serving == Some(&s.wanted) || s.failure.is_some() || starting || waits
             });
             let result = match agrees && settled && idle {
                 true => Ok(()),

@@ -27,6 +27,8 @@ pub(super) struct Head {
     merged_from: Option<usize>,
     #[serde(default)]
     approved: BTreeSet<usize>,
+    #[serde(default)]
+    resumed_at: Option<Millis>,
     created_at: Millis,
     actor: String,
 }
@@ -72,6 +74,7 @@ pub(super) fn keep_head(out: &mut Outbox, rollout: &Rollout) {
         waived: rollout.waived,
         merged_from: rollout.merged_from,
         approved: rollout.approved.clone(),
+        resumed_at: rollout.resumed_at,
         created_at: rollout.created_at,
         actor: rollout.actor.clone(),
     };
@@ -144,6 +147,7 @@ pub(super) fn assemble(
             waived: head.waived,
             merged_from: head.merged_from,
             approved: head.approved,
+            resumed_at: head.resumed_at,
             created_at: head.created_at,
             actor: head.actor,
         };

@@ -202,8 +202,9 @@ impl Fleet {
                     device,
                     version,
                     ladder,
+                    schedule,
                 } => {
-                    self.assign(now, &device, &deployment, version, ladder);
+                    self.assign(now, &device, &deployment, version, ladder, schedule);
                 }
                 RolloutEffect::AssignPrevious { device, version } => {
                     self.assign_previous(now, &device, &deployment, &model, version);

@@ -9,6 +9,7 @@ use crate::mutants::{self, Mutant};
 use crate::names::{DeviceName, VersionName};
 use crate::telemetry::ModelStatus;
 use crate::time::Millis;
+use crate::window::Schedule;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,6 +123,8 @@ pub enum RolloutEffect {
         version: VersionName,
         /// The ladder.
         ladder: Arc<Ladder>,
+        /// When it may fetch and switch; at any time when missing.
+        schedule: Option<Arc<Schedule>>,
     },
     /// Assign what the device had before.
     AssignPrevious {
@@ -225,6 +228,13 @@ impl Rollout {
 
     /// The next time at which [`RolloutEvent::Tick`] must come, and why.
     pub fn next_deadline(&self) -> Option<(Millis, &'static str)> {
+        let end = self.first_end().filter(|_| self.is_under_way());
+        let end = end.filter(|_| !mutants::is(Mutant::EndlessPhase));
+        let end = end.map(|(at, ..)| (at, "end of a phase"));
+        end.into_iter().chain(self.wave_deadline()).min()
+    }
+
+    fn wave_deadline(&self) -> Option<(Millis, &'static str)> {
         let limit = Duration::from_secs(self.plan.spec.wave_deadline_s);
         match self.state {
             RolloutState::Running { wave, since } => {
@@ -236,7 +246,9 @@ impl Rollout {
                 let first = self.devices.baking();
                 let baked = first.map(|(since, _)| (since.plus(bake), "bake time over"));
                 let deadline = (since.plus(self.time_of(wave)), "wave deadline");
-                baked.into_iter().chain([deadline]).min()
+                let opens = self.devices.held_shortest();
+                let opens = opens.map(|(at, _)| (*at, "window opens"));
+                baked.into_iter().chain(opens).chain([deadline]).min()
             }
             RolloutState::RollingBack { since, .. } => {
                 Some((since.plus(limit), "rollback deadline"))
@@ -317,6 +329,7 @@ impl Rollout {
         if let RolloutState::Paused { wave, ran_ms, .. } = self.state {
             self.note(effects, now, Severity::Info, actor, "Resumed", "resumed");
             let since = Millis(now.0.saturating_sub(ran_ms));
+            self.resumed_at = Some(now);
             self.state = RolloutState::Running { wave, since };
         }
     }

@@ -1,7 +1,7 @@
 //! The plan: who moves in which wave to which ladder. Nothing moves by planning.
 
 use super::approval::Approval;
-use super::order::into_waves;
+use super::order::{Chosen, into_waves, selected_by};
 use super::pace::{self, Duration, Move, Pace};
 use super::spec::{RolloutSpec, SpecError};
 use crate::assignment::Ladder;
@@ -16,6 +16,7 @@ use crate::profile::{Conditions, DeviceProfile, PowerState};
 use crate::selection::{
     ChoiceReason, DeviceView, Expected, FailedVariants, Misfit, Selection, expect, select,
 };
+use crate::window::Zone;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -84,6 +85,9 @@ pub struct PlannedDevice {
     /// Value of the label that the disruption budget groups by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Arc<str>>,
+    /// Its time zone, where there are windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Arc<str>>,
     /// Its class of hardware: the board, and the target that its variant on the mains runs on.
     #[serde(default)]
     pub hardware: Arc<str>,
@@ -134,6 +138,9 @@ pub enum PlanError {
     /// No device has these labels.
     #[error("the selector `{0}` of the deployment matches no device")]
     NoDevice(String),
+    /// A wave by labels without a device.
+    #[error("no device that is left for the wave `{0}` has these labels")]
+    EmptyWave(String),
     /// Approval is asked for a wave that there is not.
     #[error(
         "wave {named} asks for approval, and the plan has {waves}: `rollout plan` shows their numbers"
@@ -180,6 +187,8 @@ pub fn plan<'a>(
     }
     let mut planner = Planner {
         group_by: spec.disruption.as_ref().map(|b| b.group_by.as_str()),
+        zoned: spec.windows.is_some(),
+        zones: Pool::default(),
         deployment,
         manifest,
         pace,
@@ -191,7 +200,10 @@ pub fn plan<'a>(
     let matching = fleet.into_iter();
     for device in matching.filter(|d| deployment.selector.matches(d.labels)) {
         match planner.planned(&device) {
-            Ok(planned) => fit.push(planned),
+            Ok(planned) => fit.push(Chosen {
+                planned,
+                waves: selected_by(&spec.waves, device.labels),
+            }),
             Err(why) => unfit.push(why),
         }
     }
@@ -201,6 +213,7 @@ pub fn plan<'a>(
         _ => {}
     }
     let waves = into_waves(fit, &spec.waves);
+    let waves = waves.map_err(|selector| PlanError::EmptyWave(selector.to_string()))?;
     let named = spec.approval.as_ref().map_or(0, Approval::last_named);
     if named > waves.len() {
         let waves = waves.len();
@@ -219,6 +232,9 @@ pub fn plan<'a>(
 /// Plans of a large fleet hold the same few ladders and groups, which they share.
 struct Planner<'a> {
     group_by: Option<&'a str>,
+    /// Whether time zones matter.
+    zoned: bool,
+    zones: Pool<str>,
     deployment: &'a Deployment,
     manifest: &'a VersionManifest,
     pace: &'a Pace,
@@ -257,6 +273,10 @@ impl Planner<'_> {
             expected: Expected::from(candidate),
             before: before.map(|(manifest, variant)| expect(&view, manifest, variant)),
             group: group.map(|value| self.groups.share(value.as_str())),
+            zone: self.zoned.then(|| {
+                let (_, name) = Zone::of(device.labels, device.profile.zone.as_deref());
+                self.zones.share(name)
+            }),
             hardware: self.hardware.share(hardware),
         })
     }

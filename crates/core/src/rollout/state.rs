@@ -91,10 +91,35 @@ impl RolloutState {
 pub enum DeviceRollout {
     /// Its wave has not come.
     Waiting,
-    /// The new version is assigned.
+    /// Its wave has come, and it is told nothing while its download window is shut.
+    Held {
+        /// Since when.
+        since: Millis,
+        /// When the window opens; missing when it does not while the device is waited for.
+        until: Option<Millis>,
+    },
+    /// The new version is assigned; bytes are on their way.
     Assigned {
         /// Since when.
         since: Millis,
+    },
+    /// The new version is assigned, and the device waits by itself.
+    Parked {
+        /// Since when.
+        since: Millis,
+        /// What for.
+        wait: Wait,
+        /// When that ends, by its windows.
+        until: Option<Millis>,
+        /// How long it had worked before, in milliseconds.
+        worked_ms: u64,
+    },
+    /// Everything is on the device: the version is loaded and tested.
+    Switching {
+        /// Since when.
+        since: Millis,
+        /// How long it had worked before, in milliseconds.
+        worked_ms: u64,
     },
     /// Seen serving the new version.
     Serving {
@@ -119,12 +144,40 @@ pub enum DeviceRollout {
     Gone,
 }
 
+/// What a device waits for that was told to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wait {
+    /// Its download window.
+    Download,
+    /// Its switch window; everything is there.
+    Switch,
+    /// Somebody to tell it the time: its own clock is not trusted.
+    Clock,
+}
+
 impl DeviceRollout {
+    /// Whether it was told to move and was not seen serving since.
+    pub fn is_in_flight(&self) -> bool {
+        matches!(
+            self,
+            Self::Assigned { .. } | Self::Parked { .. } | Self::Switching { .. }
+        )
+    }
+
+    /// Whether it was never told anything.
+    pub fn is_untouched(&self) -> bool {
+        matches!(self, Self::Waiting | Self::Held { .. })
+    }
+
     /// One word, for tables.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
+            Self::Held { .. } => "held",
             Self::Assigned { .. } => "assigned",
+            Self::Parked { .. } => "parked",
+            Self::Switching { .. } => "switching",
             Self::Serving { .. } => "serving",
             Self::Succeeded => "succeeded",
             Self::Failed { .. } => "failed",
@@ -153,6 +206,8 @@ pub struct Rollout {
     pub merged_from: Option<usize>,
     /// Waves, counted from 0, that an operator has approved.
     pub approved: BTreeSet<usize>,
+    /// When it was last resumed: phases of devices begin anew then.
+    pub resumed_at: Option<Millis>,
     /// When it was made.
     pub created_at: Millis,
     /// Who made it.
@@ -170,6 +225,7 @@ impl Rollout {
             waived: None,
             merged_from: None,
             approved: BTreeSet::new(),
+            resumed_at: None,
             created_at: now,
             actor: actor.to_owned(),
         }

@@ -3,4 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod approval;
+mod device;
+mod phases;
 mod support;
+mod waves;
+mod windows;

@@ -28,7 +28,7 @@ where
     T::try_from(text.into()).unwrap()
 }
 
-fn manifest() -> VersionManifest {
+pub(crate) fn manifest() -> VersionManifest {
     let artefact = ArtefactRef::of(b"small");
     let native = NativeCode {
         artefact,
@@ -73,7 +73,7 @@ fn manifest() -> VersionManifest {
     }
 }
 
-fn profile() -> DeviceProfile {
+pub(crate) fn device_profile() -> DeviceProfile {
     DeviceProfile {
         agent_version: String::new(),
         emulated: true,
@@ -85,6 +85,7 @@ fn profile() -> DeviceProfile {
         cores: 1,
         ram_total_bytes: 1 << 30,
         dtypes: BTreeSet::new(),
+        zone: None,
         targets: vec![Target::X8664V2],
         runtime_keys: ["k".to_owned()].into(),
         speed: None,
@@ -117,7 +118,7 @@ pub(crate) fn planned(spec: RolloutSpec, devices: &[&str]) -> Result<RolloutPlan
         .map(|i| name(format!("pi-{i:02}")))
         .collect();
     let labels: Vec<Labels> = devices.iter().map(|text| labels(text)).collect();
-    let (profile, learned) = (profile(), BTreeMap::new());
+    let (profile, learned) = (device_profile(), BTreeMap::new());
     let conditions = Conditions {
         ram_available_bytes: 1 << 30,
         disk_free_bytes: 1 << 30,
