@@ -305,6 +305,7 @@ fn a_fetch_begins_within_its_artefact_and_its_parts_are_bounded() {
     for part in [
         FetchPart::Tree(vec![[1; 32], [2; 32]]),
         FetchPart::Chunk(vec![3; 65536].into()),
+        FetchPart::Wait,
     ] {
         assert_eq!(
             FetchPart::try_from(sent(v1::FetchChunk::from(part.clone()))).unwrap(),

@@ -8,6 +8,7 @@
 use crate::chunks::CHUNK_BYTES;
 use crate::mutants::{self, Mutant};
 use crate::names::DeviceName;
+use crate::policy::{LabelError, check_label_key};
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,6 +99,34 @@ pub fn parse_rate(text: &str) -> Result<u64, RateError> {
     let rate = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
     let within = |rate: &u64| (MIN_BYTES_PER_S..=MAX_BYTES_PER_S).contains(rate);
     rate.filter(within).ok_or_else(bad)
+}
+
+/// A text that is no budget of groups.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GroupRateError {
+    /// Not a label and a rate.
+    #[error("`{0}` is not a label and a rate: write site=1MB")]
+    Form(String),
+    /// The key is none.
+    #[error(transparent)]
+    Key(#[from] LabelError),
+    /// The rate is none.
+    #[error(transparent)]
+    Rate(#[from] RateError),
+}
+
+impl std::str::FromStr for GroupBandwidth {
+    type Err = GroupRateError;
+    /// `LABEL=RATE`, such as `site=1MB`.
+    fn from_str(text: &str) -> Result<Self, GroupRateError> {
+        let form = || GroupRateError::Form(text.chars().take(80).collect());
+        let (key, rate) = text.split_once('=').ok_or_else(form)?;
+        check_label_key(key)?;
+        Ok(Self {
+            group_by: key.to_owned(),
+            bytes_per_s: parse_rate(rate)?,
+        })
+    }
 }
 
 /// Number of a request.
@@ -219,13 +248,18 @@ impl Shaper {
         if mutants::is(Mutant::ForgetBandwidth) {
             return Some(0);
         }
-        let buckets = request.lane.iter().filter_map(|name| self.buckets.get(name));
+        let buckets = request
+            .lane
+            .iter()
+            .filter_map(|name| self.buckets.get(name));
         Some(buckets.map(|b| b.wait_ms(request.cost)).max().unwrap_or(0))
     }
 
     /// What may be sent now, in the order in which it is to be.
     pub fn poll(&mut self, now: Millis) -> Vec<Ticket> {
-        self.buckets.values_mut().for_each(|bucket| bucket.fill(now));
+        self.buckets
+            .values_mut()
+            .for_each(|bucket| bucket.fill(now));
         let mut granted = Vec::new();
         loop {
             let firsts = self.lanes.values().filter_map(|line| line.first());
@@ -251,7 +285,9 @@ impl Shaper {
     /// When something may be sent that may not be now.
     pub fn next_deadline(&self, now: Millis) -> Option<Millis> {
         let firsts = self.lanes.values().filter_map(|line| line.first());
-        let wait = firsts.filter_map(|(_, ticket)| self.wait_ms(*ticket)).min()?;
+        let wait = firsts
+            .filter_map(|(_, ticket)| self.wait_ms(*ticket))
+            .min()?;
         Some(now.plus(Duration::from_millis(wait.max(1))))
     }
 
@@ -267,7 +303,10 @@ impl Shaper {
 
     /// Devices whose requests wait.
     pub fn waiting(&self) -> BTreeSet<&DeviceName> {
-        self.requests.values().map(|request| &request.device).collect()
+        self.requests
+            .values()
+            .map(|request| &request.device)
+            .collect()
     }
 }
 
@@ -336,6 +375,14 @@ mod tests {
         }
         for bad in ["", "MB", "10mb", "1B", "1.5MB", "-1MB", "99999999GB"] {
             assert!(parse_rate(bad).is_err(), "{bad}");
+        }
+        let site: GroupBandwidth = "site=2MB".parse().unwrap();
+        assert_eq!(
+            (site.group_by.as_str(), site.bytes_per_s),
+            ("site", 2_000_000)
+        );
+        for bad in ["site", "site=0", "=1MB", "site=fast"] {
+            assert!(bad.parse::<GroupBandwidth>().is_err(), "{bad}");
         }
     }
 

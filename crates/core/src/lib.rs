@@ -18,6 +18,7 @@
 pub mod abi;
 pub mod assignment;
 pub mod backoff;
+pub mod bandwidth;
 pub mod chunks;
 pub mod digest;
 pub mod energy;

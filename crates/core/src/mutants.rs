@@ -72,6 +72,8 @@ mutants! {
     SwitchAnytime,
     /// A device judges windows by its own clock.
     TrustAnyClock,
+    /// Bytes are sent whatever the budgets of bandwidth say.
+    ForgetBandwidth,
     /// A wave has no deadline.
     NoDeadline,
     /// A newer rollout leaves the older one running.

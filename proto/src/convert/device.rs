@@ -87,6 +87,8 @@ pub enum FetchPart {
     Tree(Vec<[u8; 32]>),
     /// The next chunk, not yet checked.
     Chunk(Bytes),
+    /// Others have their turn; the next part comes later.
+    Wait,
 }
 
 impl From<EnrolRequest> for v1::EnrolRequest {
@@ -407,6 +409,7 @@ impl From<FetchPart> for v1::FetchChunk {
         let part = match part {
             FetchPart::Tree(values) => Part::Tree(values.concat().into()),
             FetchPart::Chunk(bytes) => Part::Chunk(bytes),
+            FetchPart::Wait => Part::Wait(v1::Wait {}),
         };
         Self { part: Some(part) }
     }
@@ -417,6 +420,7 @@ impl TryFrom<v1::FetchChunk> for FetchPart {
     fn try_from(wire: v1::FetchChunk) -> Result<Self, ConvertError> {
         use v1::fetch_chunk::Part;
         match present("part", wire.part)? {
+            Part::Wait(v1::Wait {}) => Ok(Self::Wait),
             Part::Tree(bytes) => {
                 let values = bytes.chunks(32).map(|value| fixed("tree", value));
                 Ok(Self::Tree(values.collect::<Result<_, _>>()?))

@@ -35,6 +35,8 @@ pub enum Happening {
     Power(usize),
     /// The controller looks at its deadlines.
     ControllerLooks(u64),
+    /// Bandwidth is left again for downloads.
+    LinkLooks,
     /// The controller is started.
     ControllerStarts,
     /// Everything is mended.

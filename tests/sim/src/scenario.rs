@@ -4,6 +4,7 @@ use crate::dice::Dice;
 use crate::fault::{Fault, faults};
 use crate::queue::Time;
 use crate::truth::{Quality, name};
+use sandpiper_core::bandwidth::{Bandwidth, GroupBandwidth};
 use sandpiper_core::names::VersionName;
 use sandpiper_core::policy::Selector;
 use sandpiper_core::rollout::{
@@ -164,6 +165,21 @@ fn windows(dice: &mut Dice) -> Option<Windows> {
     Some(windows)
 }
 
+/// Rates at which a fleet needs some minutes for a version.
+fn bandwidth(dice: &mut Dice) -> Option<Bandwidth> {
+    let bounded = dice.chance(0.25);
+    let (all, group) = (dice.between(100, 1_000), dice.between(50, 300));
+    let bytes_per_s = dice.chance(0.7).then_some(all * 1_000);
+    let per_group = (bytes_per_s.is_none() || dice.chance(0.5)).then(|| GroupBandwidth {
+        group_by: SITE.to_owned(),
+        bytes_per_s: group * 1_000,
+    });
+    bounded.then_some(Bandwidth {
+        bytes_per_s,
+        per_group,
+    })
+}
+
 fn window(from: u64, hours: u64) -> Window {
     let text = format!("{from:02}:00-{:02}:00", (from + hours) % 24);
     // `24:00` is written as the end of a day, `00:00` is not.
@@ -210,6 +226,7 @@ fn spec(dice: &mut Dice, version: VersionName) -> RolloutSpec {
         approval: asking(dice),
         deadlines: deadlines(dice),
         windows: windows(dice),
+        bandwidth: bandwidth(dice),
         ..RolloutSpec::new(name("activity"), version)
     }
 }

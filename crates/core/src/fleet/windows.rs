@@ -1,9 +1,10 @@
-//! Windows of devices after they were told of them: the time, and new windows when the old ones are
-//! over.
+//! What devices may fetch how fast, and their windows after they were told of them: the time, and new
+//! windows when the old ones are over.
 
 use super::outbox::ToDevice;
 use super::state::Fleet;
-use crate::names::{DeviceName, ModelName};
+use crate::bandwidth::Budget;
+use crate::names::{DeviceName, ModelName, VersionName};
 use crate::rollout::Windows;
 use crate::telemetry::ModelPhase;
 use crate::time::Millis;
@@ -11,6 +12,21 @@ use crate::window::{Schedule, Zone};
 use std::sync::Arc;
 
 impl Fleet {
+    /// The budgets of bandwidth that a device fetches under: those of the rollouts that move it.
+    pub fn budgets(&self, device: &DeviceName) -> Vec<Budget> {
+        let labels = self.devices.get(device).map(|record| &record.labels);
+        let open = self.rollouts.values();
+        let open = open.filter(|r| !r.state.is_final() && r.devices.contains(device));
+        let budgets = open.filter_map(|rollout| {
+            let bandwidth = rollout.plan.spec.bandwidth.as_ref()?;
+            let key = bandwidth.per_group.as_ref().map(|per| &per.group_by);
+            let group = key.and_then(|key| labels?.get(key));
+            let name = format!("rollout/{}", rollout.plan.name);
+            Some(bandwidth.budgets(&name, group.map(String::as_str)))
+        });
+        budgets.flatten().collect()
+    }
+
     /// Whether the assignment of a device names windows, so that it must know the time.
     pub fn needs_time(&self, device: &DeviceName) -> bool {
         let record = self.devices.get(device);
@@ -66,11 +82,7 @@ impl Fleet {
     }
 
     /// The windows of the newest rollout of a deployment to this version.
-    fn windows_of(
-        &self,
-        deployment: &str,
-        version: &crate::names::VersionName,
-    ) -> Option<&Windows> {
+    fn windows_of(&self, deployment: &str, version: &VersionName) -> Option<&Windows> {
         let rollouts = self.rollouts.values().filter(|r| {
             r.plan.spec.deployment.as_str() == deployment && r.plan.spec.version == *version
         });

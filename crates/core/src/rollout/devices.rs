@@ -259,7 +259,7 @@ impl Devices {
     }
 
     /// Wave and position in it, counted from 0.
-    pub(super) fn place(&self, device: &DeviceName) -> Option<(usize, usize)> {
+    pub fn place(&self, device: &DeviceName) -> Option<(usize, usize)> {
         let place = self.places.get(device)?;
         Some((place.wave as usize, place.position as usize))
     }

@@ -85,6 +85,9 @@ pub struct PlannedDevice {
     /// Value of the label that the disruption budget groups by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Arc<str>>,
+    /// Value of the label that the bandwidth is shared by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Arc<str>>,
     /// Its time zone, where there are windows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<Arc<str>>,
@@ -187,6 +190,8 @@ pub fn plan<'a>(
     }
     let mut planner = Planner {
         group_by: spec.disruption.as_ref().map(|b| b.group_by.as_str()),
+        link_by: (spec.bandwidth.as_ref())
+            .and_then(|b| Some(b.per_group.as_ref()?.group_by.as_str())),
         zoned: spec.windows.is_some(),
         zones: Pool::default(),
         deployment,
@@ -232,6 +237,7 @@ pub fn plan<'a>(
 /// Plans of a large fleet hold the same few ladders and groups, which they share.
 struct Planner<'a> {
     group_by: Option<&'a str>,
+    link_by: Option<&'a str>,
     /// Whether time zones matter.
     zoned: bool,
     zones: Pool<str>,
@@ -273,6 +279,8 @@ impl Planner<'_> {
             expected: Expected::from(candidate),
             before: before.map(|(manifest, variant)| expect(&view, manifest, variant)),
             group: group.map(|value| self.groups.share(value.as_str())),
+            link: (self.link_by.and_then(|key| device.labels.get(key)))
+                .map(|value| self.groups.share(value.as_str())),
             zone: self.zoned.then(|| {
                 let (_, name) = Zone::of(device.labels, device.profile.zone.as_deref());
                 self.zones.share(name)

@@ -5,6 +5,7 @@ use super::forecast::Times;
 use super::machine::{RolloutEffect, RolloutEvent};
 use super::plan::RolloutPlan;
 use super::state::{Rollout, RolloutState};
+use crate::bandwidth::Budget;
 use crate::digest::Digest;
 use crate::names::{DeploymentName, DeviceName};
 use crate::profile::PowerState;
@@ -13,11 +14,19 @@ use crate::time::Millis;
 use crate::window::Schedule;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Steps of the machine per device that a forecast may take: a device is held, is assigned, waits for
 /// windows, serves, has proved itself and has baked. A download may be cut by many windows.
 const STEPS: usize = 64;
+
+/// What a device has to do.
+struct Work {
+    ms: u64,
+    bytes: u64,
+    budgets: Vec<Budget>,
+}
 
 /// What a device reports. Of one moment, what was queued first comes first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +55,9 @@ pub(super) struct Rehearsal {
     rollout: Rollout,
     now: Millis,
     prove_ms: u64,
-    takes: BTreeMap<DeviceName, u64>,
+    takes: BTreeMap<DeviceName, Work>,
+    /// When each budget of bandwidth has sent all that was asked of it so far.
+    links: BTreeMap<Arc<str>, Millis>,
     /// When a device reports, in order of time.
     due: BinaryHeap<Reverse<Word>>,
     said: u64,
@@ -59,9 +70,20 @@ impl Rehearsal {
         let mut plan = plan.clone();
         plan.spec.gates = None;
         let all = plan.waves.iter().flatten();
-        let takes = all.map(|d| (d.device.clone(), d.work_ms()));
+        let takes = all.map(|d| {
+            let bandwidth = plan.spec.bandwidth.as_ref();
+            let budgets = bandwidth.map(|b| b.budgets("", d.link.as_deref()));
+            let work = Work {
+                ms: d.work_ms(),
+                bytes: d.download_bytes,
+                budgets: budgets.unwrap_or_default(),
+            };
+            (d.device.clone(), work)
+        });
+        let takes: BTreeMap<_, _> = takes.collect();
         Self {
-            takes: takes.collect(),
+            takes,
+            links: BTreeMap::new(),
             rollout: Rollout::new(plan, "forecast", now),
             now,
             prove_ms,
@@ -165,7 +187,7 @@ impl Rehearsal {
     /// Queues what a device is going to report that was told now.
     fn moves(&mut self, device: &DeviceName, schedule: Option<&Schedule>) {
         let least = self.rollout.plan.spec.min_inferences;
-        let work_ms = self.takes.get(device).copied().unwrap_or(0);
+        let work_ms = self.work_ms(device);
         for (at, phase) in course(schedule, self.now, work_ms).unwrap_or_default() {
             let proves = phase == ModelPhase::Serving;
             let proved = at.plus(Duration::from_millis(self.prove_ms));
@@ -176,6 +198,27 @@ impl Rehearsal {
                 self.says(proved, device, phase, least);
             }
         }
+    }
+
+    /// How long a device works that begins now: as long as by itself, and until the links that it
+    /// shares have sent what was asked of them before and its own part. (They share fairly: the
+    /// last is done when it would be if one were served after the other.)
+    fn work_ms(&mut self, device: &DeviceName) -> u64 {
+        let Some(work) = self.takes.get(device) else {
+            return 0;
+        };
+        let mut most = work.ms;
+        for budget in &work.budgets {
+            let free = self.links.entry(Arc::clone(&budget.name)).or_default();
+            let ms = work
+                .bytes
+                .saturating_mul(1_000)
+                .div_ceil(budget.bytes_per_s);
+            *free = (*free).max(self.now).plus(Duration::from_millis(ms));
+            let wait = u64::try_from(free.since(self.now).as_millis()).unwrap_or(u64::MAX);
+            most = most.max(wait);
+        }
+        most
     }
 
     fn says(&mut self, at: Millis, device: &DeviceName, phase: ModelPhase, inferences: u64) {

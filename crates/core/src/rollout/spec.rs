@@ -4,8 +4,9 @@ use super::approval::Approval;
 use super::gate::Gates;
 use super::phase::Deadlines;
 use super::windows::{MAX_WAIT_S, Windows};
+use crate::bandwidth::{Bandwidth, MAX_BYTES_PER_S, MIN_BYTES_PER_S};
 use crate::names::{DeploymentName, VersionName};
-use crate::policy::Selector;
+use crate::policy::{LabelError, Selector, check_label_key};
 use crate::window::MAX_WINDOWS;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +68,9 @@ pub struct RolloutSpec {
     /// When devices may fetch and switch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows: Option<Windows>,
+    /// How fast its devices may fetch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bandwidth>,
 }
 
 /// Most devices with the same value of a label that may be in flight at once. Devices without
@@ -113,6 +117,15 @@ pub enum SpecError {
         /// The bake time in seconds.
         bake_s: u64,
     },
+    /// A rate that nothing could be sent at, or that is none.
+    #[error("bandwidth.{0} is {1}: give {MIN_BYTES_PER_S} to {MAX_BYTES_PER_S}, or leave it out")]
+    Rate(&'static str, u64),
+    /// A budget of bandwidth without a rate.
+    #[error("bandwidth names no rate: leave it out or give bytes_per_s or per_group")]
+    NoRate,
+    /// A label that cannot be one.
+    #[error("{0}: {1}")]
+    Label(&'static str, LabelError),
     /// Windows without a window.
     #[error("windows names neither a download nor a switch window: leave it out or give one")]
     NoWindow,
@@ -150,6 +163,7 @@ impl RolloutSpec {
             approval: None,
             deadlines: Deadlines::default(),
             windows: None,
+            bandwidth: None,
         }
     }
 
@@ -159,6 +173,7 @@ impl RolloutSpec {
         self.check_waves(&mut all);
         self.check_bounds(&mut all);
         self.check_times(&mut all);
+        self.check_bandwidth(&mut all);
         all
     }
 
@@ -219,6 +234,31 @@ impl RolloutSpec {
         }
         if !(1..=MAX_WAIT_S).contains(&windows.wait_s) {
             all.push(SpecError::Wait(windows.wait_s));
+        }
+    }
+
+    fn check_bandwidth(&self, all: &mut Vec<SpecError>) {
+        let Some(bandwidth) = &self.bandwidth else {
+            return;
+        };
+        let group = bandwidth.per_group.as_ref();
+        let rates = [
+            ("bytes_per_s", bandwidth.bytes_per_s),
+            ("per_group.bytes_per_s", group.map(|g| g.bytes_per_s)),
+        ];
+        if rates.iter().all(|(_, rate)| rate.is_none()) {
+            all.push(SpecError::NoRate);
+        }
+        for (name, rate) in rates {
+            let within = |rate: &u64| (MIN_BYTES_PER_S..=MAX_BYTES_PER_S).contains(rate);
+            all.extend(
+                rate.filter(|r| !within(r))
+                    .map(|r| SpecError::Rate(name, r)),
+            );
+        }
+        let key = group.map(|g| check_label_key(&g.group_by));
+        if let Some(Err(why)) = key {
+            all.push(SpecError::Label("bandwidth.per_group.group_by", why));
         }
     }
 

@@ -1,8 +1,9 @@
 //! What a rollout can be asked for besides waves of a size: approvals, deadlines of phases,
-//! windows.
+//! windows, bandwidth.
 #![allow(clippy::unwrap_used)]
 
 mod approval;
+mod bandwidth;
 mod device;
 mod phases;
 mod support;

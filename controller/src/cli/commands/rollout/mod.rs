@@ -1,9 +1,12 @@
 //! `rollout`.
 
 mod diff;
+mod file;
 mod plan;
 mod report;
 mod spec;
+
+pub(super) use report::waits;
 
 use super::{Session, connect};
 use crate::api::client::{Item, OperatorClient, Watched};
