@@ -344,12 +344,12 @@ fn objective(text: &str) -> Result<Objective, String> {
 #[derive(Debug, Clone, Subcommand)]
 pub enum RolloutCommand {
     /// Show what a rollout would do. Nothing moves.
-    Plan(RolloutArgs),
+    Plan(Box<RolloutArgs>),
     /// Start a rollout; prints its name.
     #[command(
         after_help = "Example:\n  sandpiper rollout start activity --version v2 --wave 34% --wave 100% --deadline 60s"
     )]
-    Start(RolloutArgs),
+    Start(Box<RolloutArgs>),
     /// Show where it stands. Exit code: 0 promoted, 3 aborted or rolled back, 4 timeout.
     Status {
         /// Its name, or that of its deployment for the newest.

@@ -27,7 +27,7 @@ async fn start(fleet: &Fleet, spec: &RolloutSpec) -> String {
 async fn a_wave_waits_for_the_operator_who_may_approve_it() {
     let (mut fleet, _barn, mut first) = fleet_with_v1().await;
     let shed = Device::join(&fleet, "shed").await;
-    let mut second = shed.attach(&fleet, 0, Vec::new()).await;
+    let second = shed.attach(&fleet, 0, Vec::new()).await;
     let mut spec = spec("v1");
     spec.waves = vec![WaveSize::Count(1)];
     let asking = |by: &str| Approval {

@@ -35,7 +35,7 @@ const GATE_PERCENT: u32 = 15;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Step {
     /// Publishes a version and rolls it out.
-    Rollout(VersionName, Quality, RolloutSpec),
+    Rollout(VersionName, Quality, Box<RolloutSpec>),
     /// Steers the newest rollout; `at` decides whether that is possible.
     Steer(SteerVerb),
     /// Shuts a device out.
@@ -126,7 +126,7 @@ fn rollouts(dice: &mut Dice, devices: usize) -> Vec<(Time, Step)> {
         if number == 1 {
             spec.max_failures = devices as u32 / 3;
         }
-        steps.push((at, Step::Rollout(version, quality, spec)));
+        steps.push((at, Step::Rollout(version, quality, Box::new(spec))));
         number += 1;
         // Some come while the one before is under way.
         at += dice.between(HOUR, 8 * HOUR);

@@ -349,7 +349,7 @@ impl<'a> World<'a> {
                 let actor: ActorName = name("anna");
                 let job = |fleet: &mut Fleet, now| {
                     fleet.publish(now, "anna", published)?;
-                    fleet.start_rollout(now, &actor, spec)
+                    fleet.start_rollout(now, &actor, *spec)
                 };
                 self.job(job).map(|result| result.err())
             }
