@@ -66,16 +66,10 @@ fn manifest(version: &VersionName, variants: usize) -> VersionManifest {
 
 fn spec(version: VersionName) -> RolloutSpec {
     RolloutSpec {
-        deployment: name("activity"),
-        version,
         waves: vec![WaveSize::Percent(20)],
         wave_deadline_s: 3_600,
         bake_s: 60,
-        max_failures: 0,
-        min_inferences: 1,
-        max_in_flight: None,
-        disruption: None,
-        gates: None,
+        ..RolloutSpec::new(name("activity"), version)
     }
 }
 
