@@ -53,6 +53,8 @@ struct Bounds {
     in_flight: usize,
     in_flight_of_group: usize,
     inferences: u64,
+    /// Some phase has a limit of its own.
+    timed: bool,
 }
 
 /// Counts of one wave.
@@ -92,6 +94,7 @@ impl Bounds {
                 true => 0,
                 false => spec.min_inferences,
             },
+            timed: !spec.deadlines.is_derived() || spec.windows.is_some(),
         }
     }
 }
@@ -128,7 +131,9 @@ impl Tally {
                 false => set.remove(&key),
             };
         };
-        if let Some((phase, since)) = place.state.phase(self.bounds.inferences) {
+        if let Some((phase, since)) = place.state.phase(self.bounds.inferences)
+            && self.bounds.timed
+        {
             put(&mut self.phases[phase as usize], since);
         }
         match &place.state {

@@ -6,6 +6,7 @@ mod approval;
 mod bandwidth;
 mod device;
 mod phases;
+mod sequences;
 mod support;
 mod waves;
 mod windows;
