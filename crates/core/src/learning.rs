@@ -7,6 +7,7 @@
 use crate::energy::{EnergyScope, Provenance};
 use crate::manifest::VariantManifest;
 use crate::names::{ModelName, VariantName, VersionName};
+use crate::outputs::OutputStats;
 use crate::profile::DeviceProfile;
 use crate::selection::Prediction;
 use crate::sketch::LatencySketch;
@@ -22,6 +23,9 @@ const DRIFT_VARIANCE: f64 = 0.0004;
 const FIRST_VARIANCE: f64 = 0.01;
 /// A prediction is never surer than this standard deviation of the logarithm.
 const MIN_LOG_SIGMA: f64 = 0.03;
+
+/// Latencies that a window needs for its 95th percentile to count as one observation.
+const LATENCIES_OF_A_WINDOW: u64 = 20;
 
 /// What figures are of.
 pub type LearnedKey = (ModelName, VersionName, VariantName);
@@ -64,6 +68,42 @@ impl Filter {
     }
 }
 
+/// How much a figure differs from window to window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Noise {
+    /// Windows that the figure was taken in.
+    pub windows: u32,
+    /// Standard deviation of the logarithm of the figure over windows, in millionths; 0 of one.
+    pub spread_ppm: u32,
+}
+
+/// Mean and squared distances from it of the logarithms of one figure over windows (Welford,
+/// Technometrics 4, 1962).
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+struct Windows {
+    count: u32,
+    mean: f64,
+    squares: f64,
+}
+
+impl Windows {
+    fn observe(&mut self, value: f64) {
+        self.count = self.count.saturating_add(1);
+        let log = value.ln();
+        let off = log - self.mean;
+        self.mean += off / f64::from(self.count);
+        self.squares += off * (log - self.mean);
+    }
+
+    fn noise(self) -> Noise {
+        let freedom = f64::from(self.count.saturating_sub(1).max(1));
+        Noise {
+            windows: self.count,
+            spread_ppm: ((self.squares / freedom).max(0.0).sqrt() * 1e6) as u32,
+        }
+    }
+}
+
 /// What is known of one variant on one device.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Learned {
@@ -75,8 +115,14 @@ pub struct Learned {
     pub traps: u64,
     /// Outputs with a NaN or infinity.
     pub nonfinite: u64,
+    /// What the outputs were like.
+    #[serde(default)]
+    pub outputs: OutputStats,
     /// Latencies of the newest window that had any.
     pub recent: LatencySketch,
+    /// Latencies of all windows.
+    #[serde(default)]
+    pub latencies: LatencySketch,
     /// Sum of the energies of all windows with a known provenance, in microjoules.
     pub energy_uj: u64,
     /// Inferences behind `energy_uj`.
@@ -89,6 +135,10 @@ pub struct Learned {
     pub energy_scope: EnergyScope,
     latency: Option<Filter>,
     energy: Option<Filter>,
+    #[serde(default)]
+    latency_windows: Windows,
+    #[serde(default)]
+    energy_windows: Windows,
 }
 
 impl Learned {
@@ -98,10 +148,17 @@ impl Learned {
         self.errors = self.errors.saturating_add(window.errors);
         self.traps = self.traps.saturating_add(window.traps);
         self.nonfinite = self.nonfinite.saturating_add(window.nonfinite);
+        self.outputs.merge(&window.outputs);
         if let Some(median) = window.latency.quantile(0.5) {
             let value = f64::from(median.max(1));
             self.latency = Some(Filter::updated(self.latency, value, MEASUREMENT_VARIANCE));
             self.recent = window.latency.clone();
+            self.latencies.merge(&window.latency);
+        }
+        if window.latency.count() >= LATENCIES_OF_A_WINDOW
+            && let Some(p95) = window.latency.quantile(0.95)
+        {
+            self.latency_windows.observe(f64::from(p95.max(1)));
         }
         if window.inferences > 0 && window.energy_provenance != Provenance::Unknown {
             self.observe_energy(window);
@@ -127,7 +184,18 @@ impl Learned {
             let noise = relative.clamp(MEASUREMENT_VARIANCE, 1.0);
             let each = total / window.inferences as f64;
             self.energy = Some(Filter::updated(self.energy, each, noise));
+            self.energy_windows.observe(each);
         }
+    }
+
+    /// How the 95th percentile of latency differs from window to window.
+    pub fn latency_noise(&self) -> Noise {
+        self.latency_windows.noise()
+    }
+
+    /// How the energy of an inference differs from window to window.
+    pub fn energy_noise(&self) -> Noise {
+        self.energy_windows.noise()
     }
 
     /// Predicted latency in microseconds. The spread of single inferences around the median,

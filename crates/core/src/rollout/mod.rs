@@ -16,11 +16,14 @@
 //! | `waves` | when a wave begins, is done, has failed |
 //! | `fill` | who may move now: bounds on devices in flight |
 //! | `progress` | what reports say of a device |
-//! | `measured` | what devices measured, summed up as it comes |
+//! | `sample` | what a device measured under a version |
+//! | `measured`, `sums` | what devices measured, summed up as it comes |
 //! | `gate` | what these figures say of a wave |
+//! | `bounds` | the tests behind that: what holds at every look |
 //! | `back` | going back |
 
 mod back;
+mod bounds;
 mod devices;
 mod fill;
 mod forecast;
@@ -31,17 +34,21 @@ mod order;
 mod pace;
 mod plan;
 mod progress;
+mod sample;
 mod spec;
 mod state;
+mod sums;
 mod waves;
 
+pub use bounds::{FALSE_ALARMS, Z_FAIL, Z_PASS, at_every_look};
 pub use devices::Devices;
 pub use fill::InFlight;
 pub use forecast::{Change, Forecast, MoveEnergy, WaveForecast, forecast};
-pub use gate::{Gates, LEAST_SPREAD, Metric, Pair, Reading, Sample, Verdict, Z_FAIL, Z_PASS};
+pub use gate::{Gates, LEAST_SPREAD, Metric, Reading, Verdict};
 pub use machine::{RolloutEffect, RolloutEvent, SteerVerb};
 pub use measured::Measured;
 pub use pace::{Duration, Move, Pace};
 pub use plan::{FleetDevice, PlanError, PlannedDevice, RolloutPlan, Unfit, plan};
+pub use sample::{Pair, Sample};
 pub use spec::{DisruptionBudget, MAX_WAVES, RolloutSpec, SpecError, WaveSize};
 pub use state::{DeviceRollout, Rollout, RolloutState};
