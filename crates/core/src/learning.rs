@@ -104,6 +104,57 @@ impl Windows {
     }
 }
 
+/// How much more than chance failures come in clumps: variance over that of independent ones, in
+/// thousandths, by what is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Clumping {
+    /// Windows behind it.
+    pub windows: u32,
+    /// Of requests that fail.
+    pub errors_permille: u32,
+    /// Of deaths of the runner.
+    pub traps_permille: u32,
+    /// Of outputs that are not finite.
+    pub nonfinite_permille: u32,
+    /// Of answers that repeat the one before.
+    pub repeated_permille: u32,
+}
+
+/// Sums over windows of the squared hits by the tries: with the totals, Pearson's statistic of
+/// equal rates, whose mean by its freedom is the dispersion (McCullagh and Nelder, Generalized
+/// Linear Models, 1989, section 4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+struct Clumps {
+    windows: u32,
+    errors: f64,
+    traps: f64,
+    nonfinite: f64,
+    repeated: f64,
+}
+
+impl Clumps {
+    fn observe(&mut self, window: &TelemetryWindow) {
+        let n = window.inferences as f64;
+        let part = |hits: u64, tries: f64| (hits as f64).powi(2) / tries.max(1.0);
+        self.windows = self.windows.saturating_add(1);
+        self.errors += part(window.errors, n + window.errors as f64);
+        self.traps += part(window.traps, n + window.traps as f64);
+        self.nonfinite += part(window.nonfinite, n);
+        self.repeated += part(window.outputs.repeated, window.outputs.followed as f64);
+    }
+
+    fn permille(self, squares: f64, hits: u64, tries: u64) -> u32 {
+        let (hits, tries) = (hits as f64, tries as f64);
+        let chance = hits * (1.0 - hits / tries.max(1.0)) / tries.max(1.0);
+        if self.windows < 2 || chance <= 0.0 {
+            return 1_000;
+        }
+        let found = (squares - hits * hits / tries) / chance;
+        (found.max(0.0) / f64::from(self.windows - 1) * 1e3).min(1e6) as u32
+    }
+}
+
 /// What is known of one variant on one device.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Learned {
@@ -139,6 +190,8 @@ pub struct Learned {
     latency_windows: Windows,
     #[serde(default)]
     energy_windows: Windows,
+    #[serde(default)]
+    clumps: Clumps,
 }
 
 impl Learned {
@@ -149,6 +202,7 @@ impl Learned {
         self.traps = self.traps.saturating_add(window.traps);
         self.nonfinite = self.nonfinite.saturating_add(window.nonfinite);
         self.outputs.merge(&window.outputs);
+        self.clumps.observe(window);
         if let Some(median) = window.latency.quantile(0.5) {
             let value = f64::from(median.max(1));
             self.latency = Some(Filter::updated(self.latency, value, MEASUREMENT_VARIANCE));
@@ -196,6 +250,22 @@ impl Learned {
     /// How the energy of an inference differs from window to window.
     pub fn energy_noise(&self) -> Noise {
         self.energy_windows.noise()
+    }
+
+    /// How far failures come in clumps.
+    pub fn clumping(&self) -> Clumping {
+        let (of, n) = (self.clumps, self.inferences);
+        let (errors, traps) = (n.saturating_add(self.errors), n.saturating_add(self.traps));
+        let OutputStats {
+            followed, repeated, ..
+        } = self.outputs;
+        Clumping {
+            windows: of.windows,
+            errors_permille: of.permille(of.errors, self.errors, errors),
+            traps_permille: of.permille(of.traps, self.traps, traps),
+            nonfinite_permille: of.permille(of.nonfinite, self.nonfinite, n),
+            repeated_permille: of.permille(of.repeated, repeated, followed),
+        }
     }
 
     /// Predicted latency in microseconds. The spread of single inferences around the median,

@@ -60,7 +60,7 @@ fn manifest(version: &VersionName, variants: usize) -> VersionManifest {
     }
 }
 
-fn spec(version: VersionName) -> RolloutSpec {
+pub(crate) fn spec(version: VersionName) -> RolloutSpec {
     RolloutSpec {
         deployment: name("activity"),
         version,
@@ -76,7 +76,11 @@ fn spec(version: VersionName) -> RolloutSpec {
 }
 
 /// A fleet of devices of all boards that have said what they are.
-fn fleet(devices: usize, version: &VersionName, variants: usize) -> Result<Fleet, Refused> {
+pub(crate) fn fleet(
+    devices: usize,
+    version: &VersionName,
+    variants: usize,
+) -> Result<Fleet, Refused> {
     let mut fleet = Fleet::default();
     let now = Millis(EPOCH_MS);
     let deployment = Deployment {
@@ -209,4 +213,23 @@ pub fn measure(devices: usize, variants: usize) -> Result<Figures, Refused> {
         report_us: median(report_us),
         planned,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_that_is_shown_holds_the_selection_of_each_device() -> Result<(), Refused> {
+        let version: VersionName = name("v1");
+        let fleet = fleet(5, &version, 3)?;
+        let shown = fleet.foresee_rollout(Millis(EPOCH_MS), spec(version.clone()))?;
+        let document = serde_json::json!(shown);
+        let candidates = document.pointer("/waves/0/0/selection/candidates");
+        let count = candidates.and_then(|c| c.as_array()).map(Vec::len);
+        assert_eq!(count, Some(3), "{document:#}");
+        let lean = serde_json::json!(fleet.plan_rollout(spec(version))?);
+        assert_eq!(lean.pointer("/waves/0/0/selection"), None);
+        Ok(())
+    }
 }

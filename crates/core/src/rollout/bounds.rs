@@ -41,24 +41,49 @@ pub(super) fn wilson(rate: f64, tries: f64, z: f64) -> (f64, f64) {
     (bound(middle - half), bound(middle + half))
 }
 
+/// The rate below the one that was seen in so many tries at which that becomes as unlikely as `z`
+/// says: where the exponent of Chernoff's bound (Annals of Mathematical Statistics 23, 1952) is
+/// `z²/2`. It holds at few hits, where Wilson's bound is too sure of them.
+pub(super) fn chernoff_low(rate: f64, tries: f64, z: f64) -> f64 {
+    if tries <= 0.0 || rate <= 0.0 {
+        return 0.0;
+    }
+    let part = |seen: f64, of: f64| {
+        if seen > 0.0 {
+            seen * (seen / of).ln()
+        } else {
+            0.0
+        }
+    };
+    let exponent = |p: f64| tries * (part(rate, p) + part(1.0 - rate, 1.0 - p));
+    let (mut low, mut high) = (0.0, rate);
+    // Halved until nothing is left of it at the precision of the figures that are shown.
+    for _ in 0..48 {
+        let middle = (low + high) / 2.0;
+        match exponent(middle) > z * z / 2.0 {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    low
+}
+
 /// A rate and the tries behind it.
 pub(super) type Rate = (f64, f64);
 
-/// Bounds of the rise from one rate to another, from their score bounds (Newcombe, Statistics in
-/// Medicine 17, 1998, method 10). What was before is fixed when the looks begin, so that its bound
-/// needs only hold once.
+/// Bounds of the rise from one rate to another, from the bounds of both (Newcombe, Statistics in
+/// Medicine 17, 1998, method 10): score bounds, but for the lower one of the rate after, see
+/// [`chernoff_low`]. What was before is fixed when the looks begin, so that its bound needs only
+/// hold once.
 pub(super) fn rise(before: Rate, after: Rate, z_low: f64) -> (f64, f64) {
     let change = after.0 - before.0;
-    let side = |z_before: f64, z_after: f64, sign: f64| {
-        let (low_before, high_before) = wilson(before.0, before.1, z_before);
-        let (low_after, high_after) = wilson(after.0, after.1, z_after);
-        let (from, to) = match sign < 0.0 {
-            true => (high_before - before.0, after.0 - low_after),
-            false => (before.0 - low_before, high_after - after.0),
-        };
-        change + sign * from.hypot(to)
-    };
-    (side(Z_FAIL, z_low, -1.0), side(Z_PASS, Z_PASS, 1.0))
+    let (low_before, _) = wilson(before.0, before.1, Z_PASS);
+    let (_, high_before) = wilson(before.0, before.1, Z_FAIL);
+    let (_, high_after) = wilson(after.0, after.1, Z_PASS);
+    let below = after.0 - chernoff_low(after.0, after.1, z_low);
+    let low = change - below.hypot(high_before - before.0);
+    let high = change + (high_after - after.0).hypot(before.0 - low_before);
+    (low, high)
 }
 
 /// How far the histograms of two versions are apart.
@@ -136,6 +161,21 @@ mod tests {
         let (low, high) = wilson(0.1, 100.0, 1.96);
         assert!((low - 0.0552).abs() < 1e-4 && (high - 0.1744).abs() < 1e-4);
         assert_eq!(wilson(0.0, 0.0, 1.96), (0.0, 1.0));
+    }
+
+    #[test]
+    fn a_single_hit_proves_little() {
+        let (one, z) = (1.0 / 20.0, 3.4);
+        let exact = 1.0 - (1.0_f64 - 0.000_34).powf(1.0 / 20.0);
+        assert!(chernoff_low(one, 20.0, z) < 4.0 * exact);
+        assert!(wilson(one, 20.0, z).0 > 100.0 * exact, "which is why");
+        let many = chernoff_low(0.3, 1e5, 1.96) - wilson(0.3, 1e5, 1.96).0;
+        assert!(
+            many.abs() < 1e-4,
+            "and where there are many both say the same"
+        );
+        assert_eq!(chernoff_low(0.0, 10.0, z), 0.0);
+        assert!((0.0..1.0).contains(&chernoff_low(1.0, 10.0, z)));
     }
 
     #[test]

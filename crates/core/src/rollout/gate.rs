@@ -3,15 +3,15 @@
 //! | metric | what is estimated | its bounds |
 //! |---|---|---|
 //! | latency, energy | mean over devices of the logarithm of after/before | normal, with the spread of the devices, but at least that of each device's windows, and [`LEAST_SPREAD`] of each device on top |
-//! | errors, traps, NaN, constant answers | rise of the rate, each device weighed against its own past | score bounds of both rates together (Newcombe) |
+//! | errors, traps, NaN, constant answers | rise of the rate, each device weighed against its own past | bounds of both rates together (Newcombe) |
 //! | classes, confidence | mean over devices of the total variation distance of the histograms before and after | less what chance raises it by; McDiarmid's variance |
-//! | disagreement | share of compared answers in which both versions differ | score bounds (Wilson) |
+//! | disagreement | share of compared answers in which both versions differ | Wilson's above, Chernoff's below |
 //!
 //! A gate **passes** when its upper bound of 95 % is within the limit, **fails** when its lower
 //! bound, which holds with 99 % at all looks together ([`at_every_look`]), is beyond it, and is
 //! **inconclusive** otherwise, and with too few devices or inferences.
 
-use super::bounds::{Z_FAIL, Z_PASS, at_every_look, rise, wilson};
+use super::bounds::{Z_FAIL, Z_PASS, at_every_look, chernoff_low, rise, wilson};
 use super::sums::{Logs, Rates, Share, Shifts, Sums};
 use crate::mutants::{self, Mutant};
 use serde::{Deserialize, Serialize};
@@ -99,7 +99,7 @@ pub enum Metric {
 
 impl Metric {
     /// What is looked at, and the unit of change and limit.
-    fn words(self) -> (&'static str, &'static str) {
+    pub fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::LatencyP95 => ("p95 latency", "%"),
             Self::Energy => ("energy per inference", "%"),
@@ -254,13 +254,14 @@ impl Gates {
     fn ratio(&self, logs: &Logs) -> Found {
         let (mean, devices) = (logs.mean(), logs.devices.max(1) as f64);
         let z = at_every_look(logs.windows as f64, f64::from(self.min_devices));
-        // What a sketch is off by is the same at every look.
-        let (sketch, noise) = (LEAST_SPREAD.powi(2) / devices, logs.variance());
+        // What a sketch is off by, and what was before, is the same at every look.
+        let (before, after) = logs.variances();
+        let (fixed, moving) = (LEAST_SPREAD.powi(2) / devices + before, after);
         let percent = |log: f64| (log.exp() - 1.0) * 100.0;
         Found {
             change: percent(mean),
-            low: percent(mean - (Z_FAIL * Z_FAIL * sketch + z * z * noise).sqrt()),
-            high: percent(mean + Z_PASS * (sketch + noise).sqrt()),
+            low: percent(mean - (Z_FAIL * Z_FAIL * fixed + z * z * moving).sqrt()),
+            high: percent(mean + Z_PASS * (fixed + moving).sqrt()),
             devices: logs.devices,
             inferences: logs.inferences,
         }
@@ -292,7 +293,7 @@ impl Gates {
 
     fn share(&self, share: &Share) -> Found {
         let (rate, tries) = (share.rate(), share.tries as f64);
-        let (low, _) = wilson(rate, tries, at_every_look(tries, self.first()));
+        let low = chernoff_low(rate, tries, at_every_look(tries, self.first()));
         let (_, high) = wilson(rate, tries, Z_PASS);
         Found {
             change: rate * 100.0,

@@ -80,7 +80,7 @@ impl Measured {
 mod tests {
     use super::super::sample::Sample;
     use super::*;
-    use crate::learning::Noise;
+    use crate::learning::{Clumping, Noise};
     use crate::outputs::{Histogram, OutputStats};
     use proptest::prelude::*;
 
@@ -132,6 +132,7 @@ mod tests {
                     latency_noise: noise,
                     energy_nj,
                     energy_noise: noise,
+                    clumping: Clumping::default(),
                     outputs,
                 }
             },

@@ -86,6 +86,10 @@ pub struct PlannedDevice {
     /// Its class of hardware: the board, and the target that its variant on the mains runs on.
     #[serde(default)]
     pub hardware: Arc<str>,
+    /// Every variant with its figures and why it was chosen or not. Only in a plan that is shown:
+    /// what is executed does not need it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Box<Selection>>,
 }
 
 /// A device that is selected by its labels but that nothing fits.
@@ -95,6 +99,9 @@ pub struct Unfit {
     pub device: DeviceName,
     /// Why not, by variant.
     pub misfits: BTreeMap<VariantName, Vec<Misfit>>,
+    /// As [`PlannedDevice::selection`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Box<Selection>>,
 }
 
 /// An immutable plan.
@@ -242,6 +249,7 @@ impl Planner<'_> {
             before: before.map(|(manifest, variant)| expect(&view, manifest, variant)),
             group: group.map(|value| self.groups.share(value.as_str())),
             hardware: self.hardware.share(hardware),
+            selection: None,
         })
     }
 
@@ -278,5 +286,6 @@ fn unfit(selection: Selection) -> Unfit {
     Unfit {
         device: selection.device,
         misfits: misfits.map(|c| (c.variant, c.misfits)).collect(),
+        selection: None,
     }
 }

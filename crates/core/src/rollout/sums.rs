@@ -3,7 +3,7 @@
 use super::bounds::{distance, independent_share};
 use super::gate::Gates;
 use super::sample::{Pair, Sample};
-use crate::learning::Noise;
+use crate::learning::{Clumping, Noise};
 use crate::outputs::Histogram;
 
 /// Logarithms are summed in units of 2^-32. Integers add up to the same in any order and can be
@@ -52,7 +52,8 @@ pub(super) struct Logs {
     pub(super) windows: i128,
     sum: i128,
     squares: i128,
-    noise: i128,
+    noise_before: i128,
+    noise_after: i128,
 }
 
 /// Rates before and after, each device against its own past: with the weights of Mantel and
@@ -107,7 +108,7 @@ impl Sums {
                         of: fn(&Sample) -> (Option<f64>, Noise)| {
             let ((before, noise_before), (after, noise_after)) = (of(was), of(is));
             let ratio = after.zip(before).map(|(after, before)| after / before);
-            let noise = Noise::variance_of_ratio(noise_before, noise_after);
+            let noise = Noise::variances(noise_before, noise_after);
             let behind = (is.inferences, noise_after.windows.max(1), noise);
             into(self).count(ratio, behind, sign);
         };
@@ -128,14 +129,18 @@ impl Sums {
         let failed = |s: &Sample, n: u64| (n, s.inferences.saturating_add(n));
         let of_outputs = |s: &Sample| (s.nonfinite.min(s.inferences), s.inferences);
         let repeated = |s: &Sample| (s.outputs.repeated, s.outputs.followed);
-        self.errors
-            .count(least, failed(was, was.errors), failed(is, is.errors), sign);
-        self.traps
-            .count(least, failed(was, was.traps), failed(is, is.traps), sign);
-        self.nonfinite
-            .count(least, of_outputs(was), of_outputs(is), sign);
-        self.constant
-            .count(least, repeated(was), repeated(is), sign);
+        let errors = |s: &Sample| failed(s, s.errors);
+        let traps = |s: &Sample| failed(s, s.traps);
+        let rate = |rates: &mut Rates, tries: &dyn Fn(&Sample) -> (u64, u64), of| {
+            let (before, after) = (tries(was), tries(is));
+            let clumping = ((was.clumping, before.0), (is.clumping, after.0));
+            let clumps = Clumping::of_both(clumping.0, clumping.1, of);
+            rates.count(least, before, after, clumps, sign);
+        };
+        rate(&mut self.errors, &errors, |c| c.errors_permille);
+        rate(&mut self.traps, &traps, |c| c.traps_permille);
+        rate(&mut self.nonfinite, &of_outputs, |c| c.nonfinite_permille);
+        rate(&mut self.constant, &repeated, |c| c.repeated_permille);
         let share = |s: &Sample| independent_share(&s.outputs.classes, s.outputs.turns);
         let (before, after) = (share(was), share(is));
         let (was, is) = (&was.outputs, &is.outputs);
@@ -153,8 +158,8 @@ impl Sums {
 }
 
 impl Logs {
-    /// `behind`: inferences and windows after, and the variance of the logarithm.
-    fn count(&mut self, ratio: Option<f64>, behind: (u64, u32, f64), sign: i128) {
+    /// `behind`: inferences and windows after, and what both sides add to the variance.
+    fn count(&mut self, ratio: Option<f64>, behind: (u64, u32, (f64, f64)), sign: i128) {
         let Some(ratio) = ratio else { return };
         let (inferences, windows, noise) = behind;
         // A ratio of two u64 has a logarithm below 45, so that squares of a million devices stay
@@ -165,7 +170,8 @@ impl Logs {
         self.windows += sign * i128::from(windows);
         self.sum += sign * log;
         self.squares += sign * log * log;
-        self.noise += sign * fixed(noise);
+        self.noise_before += sign * fixed(noise.0);
+        self.noise_after += sign * fixed(noise.1);
     }
 
     /// Mean of the logarithms; 0 of none.
@@ -182,15 +188,26 @@ impl Logs {
         (squares as f64 / of as f64).sqrt() / UNIT
     }
 
-    /// Variance of the mean: as the devices differ, but at least as their own windows do.
-    pub(super) fn variance(&self) -> f64 {
+    /// What both sides add to the variance of the mean: together as much as the devices differ, but
+    /// each at least as much as the devices' own windows do.
+    pub(super) fn variances(&self) -> (f64, f64) {
         let n = self.devices.max(1) as f64;
-        (self.spread().powi(2) / n).max(float(self.noise) / (n * n))
+        let (before, after) = (float(self.noise_before), float(self.noise_after));
+        let (before, after) = (before / (n * n), after / (n * n));
+        (before, after.max(self.spread().powi(2) / n - before))
     }
 }
 
 impl Rates {
-    fn count(&mut self, least: u64, before: (u64, u64), after: (u64, u64), sign: i128) {
+    /// `clumps`: tries that an independent one stands for, before and after.
+    fn count(
+        &mut self,
+        least: u64,
+        before: (u64, u64),
+        after: (u64, u64),
+        clumps: (f64, f64),
+        sign: i128,
+    ) {
         if before.1 < least.max(1) || after.1 < least.max(1) {
             return;
         }
@@ -202,8 +219,8 @@ impl Rates {
         self.weights += sign * fixed(weight);
         self.before += sign * fixed(weight * before.0 as f64 / n);
         self.after += sign * fixed(weight * after.0 as f64 / m);
-        self.over_before += sign * fixed(weight * weight / n);
-        self.over_after += sign * fixed(weight * weight / m);
+        self.over_before += sign * fixed(weight * weight * clumps.0 / n);
+        self.over_after += sign * fixed(weight * weight * clumps.1 / m);
     }
 
     /// The rates before and after, each with the tries that a plain rate as uncertain would have
@@ -282,7 +299,7 @@ mod tests {
             ratios in prop::collection::vec(1e-3..1e3_f64, 1..30),
         ) {
             let mut logs = Logs::default();
-            let windows = (1, 1, 0.01);
+            let windows = (1, 1, (0.01, 0.01));
             ratios.iter().for_each(|r| logs.count(Some(*r), windows, 1));
             let n = ratios.len() as f64;
             let mean = ratios.iter().map(|r| r.ln()).sum::<f64>() / n;
@@ -298,12 +315,12 @@ mod tests {
         // One that fails often was busy before and rests now, the other one the reverse: pooled, the
         // rate would fall from 5 % to 0.1 %, though on neither anything has changed.
         let mut rates = Rates::default();
-        rates.count(1, (5_000, 100_000), (5, 100), 1);
-        rates.count(1, (0, 1_000), (0, 10_000), 1);
+        rates.count(1, (5_000, 100_000), (5, 100), (1.0, 1.0), 1);
+        rates.count(1, (0, 1_000), (0, 10_000), (1.0, 1.0), 1);
         let (before, after) = rates.rates();
         assert!((before.0 - after.0).abs() < 1e-9, "{before:?} {after:?}");
         let mut one = Rates::default();
-        one.count(1, (5, 50), (1, 200), 1);
+        one.count(1, (5, 50), (1, 200), (1.0, 1.0), 1);
         let ((was, n), (is, m)) = one.rates();
         let near = |a: f64, b: f64| (a - b).abs() < 1e-6 * b;
         assert!(near(was, 0.1) && near(n, 50.0) && near(is, 0.005) && near(m, 200.0));

@@ -4,6 +4,7 @@ mod diff;
 mod plan;
 mod report;
 mod spec;
+mod tree;
 
 use super::{Session, connect};
 use crate::api::client::{Item, OperatorClient, Watched};
@@ -198,6 +199,7 @@ async fn follow(
 ) -> Result<(), CliError> {
     let mut watch = client.watch(query(name)).await?;
     let mut printed = None;
+    let mut tree = tree::Tree::default();
     while let Some(change) = watch.next().await? {
         match change {
             Watched::Now(item) => {
@@ -206,7 +208,15 @@ async fn follow(
                     continue;
                 }
                 let verdict = verdict(&item)?;
-                session.show(&report::status(item.clone()), format)?;
+                let report = report::status(item.clone());
+                match format {
+                    Format::Table => {
+                        let ended = verdict.is_some();
+                        let text = tree.show(&report, session.terminal, ended);
+                        session.raw(&text)?;
+                    }
+                    _ => session.show(&report, format)?,
+                }
                 printed = Some(item);
                 if let Some(verdict) = verdict {
                     return verdict;
