@@ -7,6 +7,7 @@ mod golden;
 mod identity;
 mod large;
 mod names;
+mod policy;
 mod restart;
 mod revocation;
 mod rollouts;

@@ -18,6 +18,7 @@
 pub mod abi;
 pub mod assignment;
 pub mod backoff;
+pub mod bandwidth;
 pub mod chunks;
 pub mod digest;
 pub mod energy;
@@ -48,6 +49,7 @@ pub mod telemetry;
 pub mod tensor;
 pub mod time;
 pub mod view;
+pub mod window;
 
 #[cfg(test)]
 mod testing;
