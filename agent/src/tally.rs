@@ -4,6 +4,7 @@ use sandpiper_core::assignment::Generation;
 use sandpiper_core::digest::Digest;
 use sandpiper_core::energy::Energy;
 use sandpiper_core::names::{DeploymentName, ModelName, VariantName, VersionName};
+use sandpiper_core::outputs::{Glance, OutputStats, Watch};
 use sandpiper_core::profile::PowerState;
 use sandpiper_core::sketch::LatencySketch;
 use sandpiper_core::telemetry::TelemetryWindow;
@@ -37,8 +38,10 @@ pub struct Tally {
     rejected: u64,
     traps: u64,
     nonfinite: u64,
+    outputs: OutputStats,
     latency: LatencySketch,
     cpu_us: u64,
+    shadow_cpu_us: u64,
 }
 
 impl Tally {
@@ -51,20 +54,38 @@ impl Tally {
             rejected: 0,
             traps: 0,
             nonfinite: 0,
+            outputs: OutputStats::default(),
             latency: LatencySketch::default(),
             cpu_us: 0,
+            shadow_cpu_us: 0,
         }
     }
 
     /// A batch of `items` was answered. Only the latency of a batch of one is kept: larger
     /// batches cannot be compared with it.
-    pub fn succeeded(&mut self, items: u32, latency_us: u32, cpu_us: u64, nonfinite: bool) {
+    pub fn succeeded(&mut self, items: u32, latency_us: u32, cpu_us: u64) {
         self.inferences += u64::from(items);
         self.cpu_us += cpu_us;
-        self.nonfinite += u64::from(nonfinite);
         if items == 1 {
             self.latency.record(latency_us);
         }
+    }
+
+    /// What its answers were like; `watch` has seen those before.
+    pub fn looked(&mut self, watch: &mut Watch, glances: &[Glance]) {
+        self.nonfinite += glances.iter().filter(|g| !g.finite).count() as u64;
+        watch.count(glances, &mut self.outputs);
+    }
+
+    /// The version before was asked for so many answers too, and both agree on these.
+    pub fn compared(&mut self, items: u32, agreed: u32) {
+        self.outputs.compared += u64::from(items);
+        self.outputs.agreed += u64::from(agreed);
+    }
+
+    /// It was asked in the shadow of another version.
+    pub fn shadowed(&mut self, cpu_us: u64) {
+        self.shadow_cpu_us += cpu_us;
     }
 
     /// The model gave an error.
@@ -88,9 +109,23 @@ impl Tally {
         self.rejected += 1;
     }
 
-    /// CPU time of the runner since the window was opened, in microseconds.
+    /// CPU time of the runner since the window was opened, in microseconds, in the shadow too.
     pub fn cpu_us(&self) -> u64 {
-        self.cpu_us
+        self.cpu_us + self.shadow_cpu_us
+    }
+
+    /// What of an energy for all of that went into answers that somebody got.
+    fn own(&self, energy: Energy) -> Energy {
+        if self.shadow_cpu_us == 0 {
+            return energy;
+        }
+        let share = self.cpu_us as f64 / self.cpu_us().max(1) as f64;
+        let part = |uj: u64| (uj as f64 * share) as u64;
+        Energy {
+            energy_uj: part(energy.energy_uj),
+            standard_error_uj: part(energy.standard_error_uj),
+            ..energy
+        }
     }
 
     /// Whether nothing happened.
@@ -100,6 +135,7 @@ impl Tally {
 
     /// The closed window; the ring gives it its number.
     pub fn close(self, by: &ServedBy, to: Millis, energy: Energy) -> TelemetryWindow {
+        let energy = self.own(energy);
         let sigma = energy.standard_error_uj as f64;
         TelemetryWindow {
             boot: 0,
@@ -118,6 +154,7 @@ impl Tally {
             rejected: self.rejected,
             traps: self.traps,
             nonfinite: self.nonfinite,
+            outputs: self.outputs,
             latency: self.latency,
             energy_uj: energy.energy_uj,
             energy_variance_uj2: sigma * sigma,

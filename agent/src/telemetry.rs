@@ -161,7 +161,7 @@ mod tests {
 
     fn window() -> TelemetryWindow {
         let mut tally = Tally::new(Millis(1));
-        tally.succeeded(1, 120, 100, false);
+        tally.succeeded(1, 120, 100);
         tally.close(&ServedBy::sample(), Millis(2), Energy::default())
     }
 

@@ -42,6 +42,7 @@ async fn run(program: Program) -> Result<(), (String, ExitCode)> {
                 command,
                 program.context.as_deref(),
                 Program::command(),
+                cli::terminal::Terminal::of_stdout(),
                 &mut out,
             )
             .await

@@ -66,6 +66,7 @@ impl Driver {
             manifest: manifest.clone(),
             native,
             by,
+            classes: held.manifest.classes(),
             deadline,
             test,
         };

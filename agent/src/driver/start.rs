@@ -19,6 +19,8 @@ pub(super) struct Start {
     pub(super) manifest: VariantManifest,
     pub(super) native: ArtefactRef,
     pub(super) by: ServedBy,
+    /// Number of classes that the first output tells apart.
+    pub(super) classes: Option<usize>,
     /// Longest time one request may take.
     pub(super) deadline: Duration,
     /// Whether the golden outputs are compared.
@@ -56,7 +58,8 @@ impl Start {
                 .await
                 .map_err(|why| (kind, why))?;
         }
-        Ok(Arc::new(Served::new(self.by, self.manifest.abi, guest)))
+        let abi = self.manifest.abi;
+        Ok(Arc::new(Served::new(self.by, abi, guest, self.classes)))
     }
 
     /// Hashes the file on a thread that may block: a large one takes a slow card seconds.

@@ -30,6 +30,11 @@ impl Activity {
         Running(self)
     }
 
+    /// Whether an inference runs now.
+    pub fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire) > 0
+    }
+
     /// Resolves when an inference has begun since the last time this resolved.
     pub async fn woken(&self) {
         self.wake.notified().await;

@@ -2,6 +2,7 @@
 
 pub mod activity;
 pub mod routes;
+pub mod shadow;
 pub mod tensors;
 
 use crate::guest::GuestError;
@@ -12,7 +13,7 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use routes::{Absent, Routes, Served};
+use routes::{Absent, Answered, Routes, Served};
 use sandpiper_core::tensor::{Dim, TensorSpec};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -163,7 +164,7 @@ async fn nowhere(uri: Uri) -> Response {
 }
 
 async fn answer(
-    routes: &Routes,
+    routes: &Arc<Routes>,
     served: Arc<Served>,
     version_named: bool,
     headers: &HeaderMap,
@@ -195,15 +196,22 @@ async fn answer(
     let given = std::mem::take(&mut request.inputs);
     let result = if version_named {
         let result = routes.run(&served, request.batch, given).await;
-        result.map(|outs| (served.clone(), outs))
+        result.map(|outputs| Answered {
+            by: served.clone(),
+            outputs,
+            shadow: None,
+        })
     } else {
         routes.infer(served.clone(), request.batch, given).await
     };
     match result {
-        Ok((answered, outs)) => {
-            let by = &answered.by;
+        Ok(answered) => {
+            let by = &answered.by.by;
             let names = (by.model.as_str(), by.version.as_str(), by.variant.as_str());
-            let (bytes, length) = tensors::render(&request, names, &outputs, &outs);
+            let (bytes, length) = tensors::render(&request, names, &outputs, &answered.outputs);
+            if let Some(shadow) = answered.shadow {
+                shadow.follow(routes);
+            }
             match length {
                 None => {
                     let kind = [(header::CONTENT_TYPE, "application/json".to_owned())];

@@ -2,18 +2,19 @@
 //! version is new.
 
 use super::activity::Activity;
-use super::tensors::has_nonfinite;
+use super::shadow::{Sampler, Shadow};
 use crate::clock;
 use crate::guest::{Guest, GuestError};
 use crate::tally::{ServedBy, Tally};
-use sandpiper_core::abi::ModuleAbi;
+use sandpiper_core::abi::{ModuleAbi, PlacedTensor};
 use sandpiper_core::names::VersionName;
+use sandpiper_core::outputs::{Look, Watch};
 use sandpiper_core::tensor::TensorSpec;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A model that serves. Requests in flight hold it, so a switch drops none of them: its guest
 /// ends when the last of them has been answered.
@@ -24,9 +25,35 @@ pub struct Served {
     pub abi: ModuleAbi,
     /// The guest.
     pub guest: Arc<dyn Guest>,
-    tally: Mutex<Tally>,
+    /// How its answers are looked at.
+    pub look: Look,
+    /// Which of its requests the version before is asked too.
+    pub sampler: Sampler,
+    counts: Mutex<Counts>,
     /// Its death has been counted.
     dead: AtomicBool,
+}
+
+/// What is counted of a guest.
+struct Counts {
+    tally: Tally,
+    watch: Watch,
+}
+
+/// What a guest answered.
+struct Ran {
+    outputs: Vec<Vec<u8>>,
+    finite: bool,
+}
+
+/// An answer to a request.
+pub struct Answered {
+    /// Who gave it.
+    pub by: Arc<Served>,
+    /// The outputs.
+    pub outputs: Vec<Vec<u8>>,
+    /// What is to be done once the answer is on its way.
+    pub shadow: Option<Shadow>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -43,14 +70,28 @@ fn change<T>(table: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 }
 
 impl Served {
-    /// A guest that can serve.
-    pub fn new(by: ServedBy, abi: ModuleAbi, guest: Arc<dyn Guest>) -> Self {
-        let tally = Mutex::new(Tally::new(clock::now()));
+    /// A guest that can serve. `classes`: number of classes that its first output tells apart.
+    pub fn new(
+        by: ServedBy,
+        abi: ModuleAbi,
+        guest: Arc<dyn Guest>,
+        classes: Option<usize>,
+    ) -> Self {
+        let specs = |tensors: &'_ [PlacedTensor]| -> Vec<TensorSpec> {
+            tensors.iter().map(|t| t.spec.clone()).collect()
+        };
+        let look = Look::new(&specs(&abi.inputs), &specs(&abi.outputs), classes);
+        let counts = Counts {
+            tally: Tally::new(clock::now()),
+            watch: Watch::default(),
+        };
         Self {
             by,
             abi,
             guest,
-            tally,
+            look,
+            sampler: Sampler::default(),
+            counts: Mutex::new(counts),
             dead: AtomicBool::new(false),
         }
     }
@@ -67,19 +108,29 @@ impl Served {
 
     /// Counts a request that did not fit.
     pub fn rejected(&self) {
-        lock(&self.tally).rejected();
+        lock(&self.counts).tally.rejected();
     }
 
     /// Counts the death of its guest, unless the request that killed it has done so.
     pub fn died(&self) {
         if !self.dead.swap(true, Ordering::AcqRel) {
-            lock(&self.tally).lost();
+            lock(&self.counts).tally.lost();
         }
+    }
+
+    /// Counts answers that the version before was asked for too, and on how many both agree.
+    pub fn compared(&self, items: u32, agreed: u32) {
+        lock(&self.counts).tally.compared(items, agreed);
+    }
+
+    /// Counts CPU time that was spent in the shadow of another version, in microseconds.
+    pub fn shadowed(&self, cpu_us: u64) {
+        lock(&self.counts).tally.shadowed(cpu_us);
     }
 
     /// Takes the counts and begins a new window.
     pub fn take_tally(&self) -> Tally {
-        std::mem::replace(&mut lock(&self.tally), Tally::new(clock::now()))
+        std::mem::replace(&mut lock(&self.counts).tally, Tally::new(clock::now()))
     }
 }
 
@@ -245,8 +296,8 @@ impl Routes {
         *change(&self.status) = status;
     }
 
-    /// Runs one batch and counts it. What a new version dies or errs on, the spare answers: a
-    /// rollout takes no answer away. Gives who answered.
+    /// Runs one batch and counts it. What a new version dies or errs on, or answers with NaN or
+    /// infinity, the spare answers: a rollout takes no answer away.
     ///
     /// # Errors
     /// [`GuestError`].
@@ -255,23 +306,52 @@ impl Routes {
         served: Arc<Served>,
         batch: u32,
         inputs: Vec<Vec<u8>>,
-    ) -> Result<(Arc<Served>, Vec<Vec<u8>>), GuestError> {
-        let spare = self.spare_of(&served);
-        let kept = spare.as_ref().map(|_| inputs.clone());
-        let failed = match self.run(&served, batch, inputs).await {
-            Ok(outputs) => return Ok((served, outputs)),
-            Err(error) => error,
+    ) -> Result<Answered, GuestError> {
+        let Some(spare) = self.spare_of(&served) else {
+            let ran = self.run_one(&served, batch, inputs).await?;
+            return Ok(Answered {
+                by: served,
+                outputs: ran.outputs,
+                shadow: None,
+            });
         };
-        let at_fault = matches!(
-            failed,
-            GuestError::Code(_) | GuestError::Died(_) | GuestError::Gone(_)
-        );
-        let (Some(spare), Some(inputs), true) = (spare, kept, at_fault) else {
-            return Err(failed);
+        let kept = inputs.clone();
+        let ran = self.run_one(&served, batch, inputs).await;
+        let at_fault = match &ran {
+            Ok(ran) => !ran.finite,
+            Err(GuestError::Code(_) | GuestError::Died(_) | GuestError::Gone(_)) => true,
+            Err(_) => false,
         };
-        // The error that is told is that of the version in force.
-        let answered = self.run(&spare, batch, inputs).await;
-        answered.map(|outputs| (spare, outputs)).or(Err(failed))
+        if !at_fault {
+            let outputs = ran?.outputs;
+            let takes = served.sampler.takes(Instant::now());
+            let shadow = takes.then(|| Shadow {
+                served: served.clone(),
+                spare,
+                batch,
+                inputs: kept,
+                outputs: outputs.clone(),
+            });
+            return Ok(Answered {
+                by: served,
+                outputs,
+                shadow,
+            });
+        }
+        let second = self.run_one(&spare, batch, kept).await;
+        let (by, outputs) = match (ran, second) {
+            // Where neither is finite, that is what this model answers.
+            (Err(_), Ok(second)) => (spare, second.outputs),
+            (Ok(_), Ok(second)) if second.finite => (spare, second.outputs),
+            (Ok(ran), _) => (served, ran.outputs),
+            // The error that is told is that of the version in force.
+            (Err(failed), Err(_)) => return Err(failed),
+        };
+        Ok(Answered {
+            by,
+            outputs,
+            shadow: None,
+        })
     }
 
     /// What can answer in the place of this one: the same tensors, in batches as large.
@@ -295,27 +375,42 @@ impl Routes {
         batch: u32,
         inputs: Vec<Vec<u8>>,
     ) -> Result<Vec<Vec<u8>>, GuestError> {
+        let ran = self.run_one(served, batch, inputs).await;
+        ran.map(|ran| ran.outputs)
+    }
+
+    async fn run_one(
+        &self,
+        served: &Served,
+        batch: u32,
+        inputs: Vec<Vec<u8>>,
+    ) -> Result<Ran, GuestError> {
+        let prints = served.look.inputs(batch, &inputs);
         let running = self.activity.begin();
         let result = served.guest.infer(batch, inputs).await;
         drop(running);
         match result {
             Ok(answer) => {
-                let specs = served.outputs();
-                let mut pairs = answer.outputs.iter().zip(&specs);
-                let nonfinite = pairs.any(|(bytes, spec)| has_nonfinite(bytes, spec.dtype));
-                lock(&served.tally).succeeded(batch, answer.latency_us, answer.cpu_us, nonfinite);
-                Ok(answer.outputs)
+                let glances = served.look.outputs_to(&prints, &answer.outputs);
+                let mut counts = lock(&served.counts);
+                let Counts { tally, watch } = &mut *counts;
+                tally.succeeded(batch, answer.latency_us, answer.cpu_us);
+                tally.looked(watch, &glances);
+                Ok(Ran {
+                    outputs: answer.outputs,
+                    finite: glances.iter().all(|g| g.finite),
+                })
             }
             Err(error) => {
                 match &error {
                     GuestError::Busy => {}
                     GuestError::BadRequest(_) => served.rejected(),
                     GuestError::Code(_) | GuestError::Load(_) | GuestError::Gone(_) => {
-                        lock(&served.tally).failed();
+                        lock(&served.counts).tally.failed();
                     }
                     GuestError::Died(_) => {
                         served.dead.store(true, Ordering::Release);
-                        lock(&served.tally).died();
+                        lock(&served.counts).tally.died();
                     }
                 }
                 Err(error)

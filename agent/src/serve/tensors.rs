@@ -266,12 +266,6 @@ fn to_json(bytes: &[u8], dtype: DType) -> Vec<Value> {
     }
 }
 
-/// Whether a float output holds a NaN or an infinity.
-pub fn has_nonfinite(bytes: &[u8], dtype: DType) -> bool {
-    let bad = |c: &[u8]| !f32::from_le_bytes([c[0], c[1], c[2], c[3]]).is_finite();
-    dtype == DType::F32 && bytes.chunks_exact(4).any(bad)
-}
-
 /// A response: body, and the length of its JSON when binary tensors follow.
 pub fn render(
     request: &Request,

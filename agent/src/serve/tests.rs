@@ -1,17 +1,29 @@
-//! The HTTP API over a guest that gives its input back.
+//! The HTTP API over a guest that gives its input back, more or less.
 #![allow(clippy::unwrap_used)]
 
 use super::routes::{Expected, Routes, Served};
 use crate::guest::{Answer, Boxed, Guest, GuestError};
 use crate::tally::ServedBy;
 use sandpiper_core::abi::{ABI_VERSION, ModuleAbi, PlacedTensor};
+use sandpiper_core::energy::Energy;
 use sandpiper_core::names::VersionName;
+use sandpiper_core::telemetry::TelemetryWindow;
 use sandpiper_core::tensor::{DType, Dim, TensorSpec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-struct Echo(bool);
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Echo {
+    /// What was asked.
+    Same,
+    /// Double of what was asked.
+    Double,
+    /// NaN.
+    Nan,
+    /// It dies.
+    Dies,
+}
 
 impl Guest for Echo {
     fn end(&self) -> Boxed<'static, Option<String>> {
@@ -23,14 +35,25 @@ impl Guest for Echo {
     }
 
     fn infer(&self, _: u32, inputs: Vec<Vec<u8>>) -> Boxed<'_, Result<Answer, GuestError>> {
-        let dies = self.0;
+        let echo = *self;
         Box::pin(async move {
-            if dies {
-                return Err(GuestError::Died("unreachable".into()));
-            }
             tokio::time::sleep(Duration::from_millis(2)).await;
+            let with = |f: fn(f32) -> f32| {
+                let each = |bytes: &Vec<u8>| {
+                    let (all, _) = bytes.as_chunks::<4>();
+                    let all = all.iter().map(|v| f(f32::from_le_bytes(*v)));
+                    all.flat_map(f32::to_le_bytes).collect()
+                };
+                inputs.iter().map(each).collect()
+            };
+            let outputs = match echo {
+                Echo::Same => with(|x| x),
+                Echo::Double => with(|x| 2.0 * x),
+                Echo::Nan => with(|_| f32::NAN),
+                Echo::Dies => return Err(GuestError::Died("unreachable".into())),
+            };
             Ok(Answer {
-                outputs: inputs,
+                outputs,
                 latency_us: 10,
                 cpu_us: 5,
             })
@@ -38,7 +61,7 @@ impl Guest for Echo {
     }
 }
 
-fn served(version: &str, dies: bool) -> Arc<Served> {
+fn served(version: &str, echo: Echo) -> Arc<Served> {
     let dims = vec![Dim::Batch, Dim::Fixed(1)];
     let spec = TensorSpec {
         name: "x".into(),
@@ -64,7 +87,7 @@ fn served(version: &str, dies: bool) -> Arc<Served> {
         version: VersionName::new(version).unwrap(),
         ..ServedBy::sample()
     };
-    Arc::new(Served::new(by, abi, Arc::new(Echo(dies))))
+    Arc::new(Served::new(by, abi, Arc::new(echo), None))
 }
 
 async fn start(routes: Arc<Routes>) -> String {
@@ -126,6 +149,16 @@ async fn get(base: &str, path: &str) -> Reply {
     tokio::task::spawn_blocking(job).await.unwrap()
 }
 
+/// What was counted so far, as if it had taken a thousand microjoules.
+fn window(served: &Served) -> TelemetryWindow {
+    let energy = Energy {
+        energy_uj: 1_000,
+        ..Energy::default()
+    };
+    let tally = served.take_tally();
+    tally.close(&served.by, crate::clock::now(), energy)
+}
+
 const INFER: &str = "/v2/models/activity/infer";
 
 fn post(base: &str) -> (u16, String) {
@@ -136,7 +169,7 @@ fn post(base: &str) -> (u16, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_during_switches() {
     let routes = Arc::new(Routes::default());
-    routes.switch(served("v1", false));
+    routes.switch(served("v1", Echo::Same));
     let base = start(routes.clone()).await;
     let load = tokio::task::spawn_blocking(move || {
         let all = (0..60).map(|_| post(&base));
@@ -145,7 +178,7 @@ async fn no_request_fails_during_switches() {
     });
     for n in 0..20 {
         tokio::time::sleep(Duration::from_millis(5)).await;
-        routes.switch(served(&format!("v{n}"), false));
+        routes.switch(served(&format!("v{n}"), Echo::Same));
     }
     assert_eq!(load.await.unwrap(), 0);
 }
@@ -172,7 +205,7 @@ async fn a_model_that_is_away_is_told_apart_from_one_that_is_unknown() {
     assert_eq!(other.status, 404, "{}", other.text());
     assert_eq!(get(&base, "/v2/models/other").await.status, 404);
     assert_eq!(get(&base, "/v2/health/ready").await.status, 503);
-    routes.switch(served("v1", false));
+    routes.switch(served("v1", Echo::Same));
     assert_eq!(send(&base, INFER, BODY, None).await.status, 200);
 }
 
@@ -180,17 +213,13 @@ async fn a_model_that_is_away_is_told_apart_from_one_that_is_unknown() {
 async fn a_death_is_an_error_and_counts_once_as_a_trap() {
     let routes = Arc::new(Routes::default());
     let base = start(routes.clone()).await;
-    let dying = served("v1", true);
+    let dying = served("v1", Echo::Dies);
     routes.switch(dying.clone());
     let reply = send(&base, INFER, BODY, None).await;
     assert_eq!(reply.status, 500);
     assert!(reply.text().contains("unreachable"));
     dying.died();
-    let window = dying.take_tally().close(
-        &dying.by,
-        crate::clock::now(),
-        sandpiper_core::energy::Energy::default(),
-    );
+    let window = window(&dying);
     assert_eq!((window.errors, window.traps), (1, 1));
 }
 
@@ -198,7 +227,7 @@ async fn a_death_is_an_error_and_counts_once_as_a_trap() {
 async fn the_version_before_answers_what_a_new_one_dies_of() {
     let routes = Arc::new(Routes::default());
     let base = start(routes.clone()).await;
-    let (old, new) = (served("v1", false), served("v2", true));
+    let (old, new) = (served("v1", Echo::Same), served("v2", Echo::Dies));
     routes.switch(old.clone());
     assert!(
         routes.switch(new.clone()).is_none(),
@@ -211,24 +240,92 @@ async fn the_version_before_answers_what_a_new_one_dies_of() {
     let named = "/v2/models/activity/versions/v2/infer";
     assert_eq!(send(&base, named, BODY, None).await.status, 500);
     let counts = |s: &Served| {
-        let energy = sandpiper_core::energy::Energy::default();
-        let window = s.take_tally().close(&s.by, crate::clock::now(), energy);
+        let window = window(s);
         (window.inferences, window.errors)
     };
     assert_eq!((counts(&old), counts(&new)), ((1, 0), (0, 2)));
     // Until the new one is there again, the old one serves.
     assert!(routes.drop_out(&new));
     assert!(Arc::ptr_eq(&routes.get("activity").unwrap(), &old));
-    routes.switch(served("v2", false));
+    routes.switch(served("v2", Echo::Same));
     assert!(routes.drop_out(&old), "it was kept again");
     assert!(!routes.drop_out(&old));
     assert_eq!(routes.all().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_version_before_answers_where_a_new_one_gives_nan() {
+    let routes = Arc::new(Routes::default());
+    let base = start(routes.clone()).await;
+    let (old, new) = (served("v1", Echo::Same), served("v2", Echo::Nan));
+    routes.switch(old.clone());
+    routes.switch(new.clone());
+    let reply = send(&base, INFER, BODY, None).await;
+    assert_eq!(reply.json()["model_version"], "v1", "{}", reply.text());
+    let (new, old) = (window(&new), window(&old));
+    assert_eq!((new.inferences, new.nonfinite, new.errors), (1, 1, 0));
+    assert_eq!((old.inferences, old.nonfinite), (1, 0));
+    // Where the version before knows no better, the new one has the word.
+    routes.switch(served("v3", Echo::Nan));
+    let reply = send(&base, INFER, BODY, None).await;
+    assert_eq!(reply.json()["model_version"], "v3", "{}", reply.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_version_before_is_asked_in_the_shadow_and_the_answers_are_compared() {
+    for (echo, agreed) in [(Echo::Same, 1), (Echo::Double, 0)] {
+        let routes = Arc::new(Routes::default());
+        let base = start(routes.clone()).await;
+        let (old, new) = (served("v1", Echo::Same), served("v2", echo));
+        routes.switch(old.clone());
+        send(&base, INFER, BODY, None).await;
+        assert_eq!(
+            window(&old).outputs.compared,
+            0,
+            "there is nobody to compare with"
+        );
+        routes.switch(new.clone());
+        let reply = send(&base, INFER, BODY, None).await;
+        assert_eq!(reply.json()["model_version"], "v2", "{}", reply.text());
+        let counted = async {
+            loop {
+                let window = window(&new);
+                if window.outputs.compared > 0 {
+                    break window;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let counted = tokio::time::timeout(Duration::from_secs(20), counted).await;
+        let counted = counted.expect("the first request is compared");
+        assert_eq!(
+            (counted.outputs.compared, counted.outputs.agreed),
+            (1, agreed)
+        );
+        let shadow = old.take_tally();
+        assert_eq!(shadow.cpu_us(), 5, "the meter is told");
+        assert!(shadow.is_empty(), "and nobody else");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_model_answers_is_looked_at() {
+    let routes = Arc::new(Routes::default());
+    let base = start(routes.clone()).await;
+    let model = served("v1", Echo::Same);
+    routes.switch(model.clone());
+    for data in ["[7]", "[7]", "[8]", "[9]"] {
+        send(&base, INFER, BODY.replace("[7]", data), None).await;
+    }
+    let window = window(&model);
+    assert_eq!((window.outputs.followed, window.outputs.repeated), (2, 0));
+    assert_eq!(window.energy_uj, 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn server_and_model_describe_themselves() {
     let routes = Arc::new(Routes::default());
-    routes.switch(served("v1", false));
+    routes.switch(served("v1", Echo::Same));
     let base = start(routes).await;
     let server = get(&base, "/v2").await.json();
     assert_eq!(server["name"], "sandpiper-agent");
@@ -252,7 +349,7 @@ async fn server_and_model_describe_themselves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_requests_get_one_message_each() {
     let routes = Arc::new(Routes::default());
-    routes.switch(served("v1", false));
+    routes.switch(served("v1", Echo::Same));
     let base = start(routes).await;
     let with = |from: &str, to: &str| BODY.replace(from, to);
     for (body, part) in [
@@ -278,7 +375,7 @@ async fn wrong_requests_get_one_message_each() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tensors_go_both_ways_in_binary() {
     let routes = Arc::new(Routes::default());
-    routes.switch(served("v1", false));
+    routes.switch(served("v1", Echo::Same));
     let base = start(routes).await;
     let head = br#"{"id":"7","inputs":[{"name":"x","shape":[2,1],"datatype":"FP32","parameters":{"binary_data_size":8}}],"parameters":{"binary_data_output":true}}"#;
     let tensor: Vec<u8> = [1.5f32, -2.0]

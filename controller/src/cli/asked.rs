@@ -55,6 +55,22 @@ pub struct RolloutArgs {
     /// Gate: in a million inferences a runner may die so many times more.
     #[arg(long, value_name = "COUNT")]
     pub max_trap_rise: Option<u32>,
+    /// Gate: of a thousand outputs so many more may hold NaN or infinity; 50 with any other gate.
+    #[arg(long, value_name = "PERMILLE")]
+    pub max_nan_rise: Option<u32>,
+    /// Gate: of a thousand answers to a new input so many more may repeat the one before; 500 with
+    /// any other gate.
+    #[arg(long, value_name = "PERMILLE")]
+    pub max_constant_rise: Option<u32>,
+    /// Gate: so many percent of the answers may win another class than before.
+    #[arg(long, value_name = "PERCENT")]
+    pub max_class_shift: Option<u32>,
+    /// Gate: so many percent of the answers may be more or less sure than before.
+    #[arg(long, value_name = "PERCENT")]
+    pub max_confidence_shift: Option<u32>,
+    /// Gate: in so many percent of a sample of requests the version before may answer otherwise.
+    #[arg(long, value_name = "PERCENT")]
+    pub max_disagreement: Option<u32>,
     /// Devices measured before and after that a gate needs.
     #[arg(long, default_value_t = 1)]
     pub gate_devices: u32,
@@ -90,7 +106,7 @@ pub struct RolloutArgs {
     #[arg(long, value_name = "LABEL=RATE")]
     pub group_bandwidth: Option<GroupBandwidth>,
     /// A YAML or TOML file that says all of this but deployment and version.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["waves", "equal", "deadline", "bake", "max_failures", "min_inferences", "max_in_flight", "budget", "max_latency_rise", "max_energy_rise", "max_error_rise", "max_trap_rise", "gate_devices", "approve", "approvers", "fetch_deadline", "switch_deadline", "prove_deadline", "download_windows", "switch_windows", "window_wait", "bandwidth", "group_bandwidth"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["waves", "equal", "deadline", "bake", "max_failures", "min_inferences", "max_in_flight", "budget", "max_latency_rise", "max_energy_rise", "max_error_rise", "max_trap_rise", "max_nan_rise", "max_constant_rise", "max_class_shift", "max_confidence_shift", "max_disagreement", "gate_devices", "approve", "approvers", "fetch_deadline", "switch_deadline", "prove_deadline", "download_windows", "switch_windows", "window_wait", "bandwidth", "group_bandwidth"])]
     pub policy: Option<PathBuf>,
     /// How to show it.
     #[arg(short, long, value_enum, default_value_t)]

@@ -9,7 +9,7 @@
 //! | [`parse`] | labels, durations, waves, resource names |
 //! | [`context`] | which controller, with which certificate |
 //! | [`commands`] | what each command does |
-//! | [`output`], [`columns`], [`render`] | what is shown, and how |
+//! | [`output`], [`columns`], [`render`], [`terminal`] | what is shown, and how |
 
 pub mod args;
 pub mod asked;
@@ -20,14 +20,16 @@ pub mod error;
 pub mod output;
 pub mod parse;
 pub mod render;
+pub mod terminal;
 
 use args::Command;
 use error::CliError;
 use std::io::Write;
 use std::path::Path;
+use terminal::Terminal;
 
 /// Runs a command and writes what it gives to `out`. `program` is the whole command line, of which
-/// `completion` speaks.
+/// `completion` speaks; `terminal` is what `out` leads to.
 ///
 /// # Errors
 /// [`CliError`]; its exit code is that of the process.
@@ -35,6 +37,7 @@ pub async fn run(
     command: Command,
     context: Option<&Path>,
     mut program: clap::Command,
+    terminal: Terminal,
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
     if let Command::Completion { shell } = command {
@@ -43,5 +46,5 @@ pub async fn run(
         clap_complete::generate(shell, &mut program, "sandpiper", &mut script);
         return Ok(out.write_all(&script)?);
     }
-    commands::run(command, context, out).await
+    commands::run(command, context, terminal, out).await
 }

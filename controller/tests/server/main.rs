@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod artefacts;
+mod golden;
 mod identity;
 mod large;
 mod names;

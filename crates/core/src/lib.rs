@@ -6,7 +6,7 @@
 //! | module | what it decides or describes |
 //! |---|---|
 //! | [`manifest`], [`signed`], [`abi`], [`tensor`], [`target`], [`digest`], [`chunks`] | what a version is |
-//! | [`profile`], [`telemetry`], [`sketch`], [`energy`] | what a device is and reports |
+//! | [`profile`], [`telemetry`], [`sketch`], [`outputs`], [`energy`] | what a device is and reports |
 //! | [`policy`], [`selection`], [`ladder`], [`learning`] | which variant a device shall run |
 //! | [`rollout`], [`assignment`] | how a fleet moves from one version to another |
 //! | [`fleet`] | everything the controller knows and decides |
@@ -34,6 +34,7 @@ pub mod mutants;
 #[allow(dead_code, unreachable_pub)]
 mod mutants;
 pub mod names;
+pub mod outputs;
 pub mod policy;
 mod pool;
 pub mod profile;

@@ -181,4 +181,13 @@ impl VersionManifest {
     pub fn variant(&self, name: &VariantName) -> Option<&VariantManifest> {
         self.variants.iter().find(|v| v.name == *name)
     }
+
+    /// Number of classes that the first output gives scores for; `None` when nobody said that it
+    /// does, by labels or by evaluation data with right classes.
+    pub fn classes(&self) -> Option<usize> {
+        let measured = |v: &VariantManifest| v.accuracy.source == AccuracySource::Measured;
+        let told = !self.labels.is_empty() || self.variants.iter().any(measured);
+        let scores = self.outputs.first().map(|o| o.elements(1));
+        scores.filter(|n| told && *n >= 2)
+    }
 }

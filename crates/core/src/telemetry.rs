@@ -4,6 +4,7 @@ use crate::assignment::Generation;
 use crate::digest::Digest;
 use crate::energy::{EnergyScope, Provenance};
 use crate::names::{DeploymentName, ModelName, VariantName, VersionName};
+use crate::outputs::OutputStats;
 use crate::profile::{Conditions, DeviceProfile, PowerState};
 use crate::sketch::LatencySketch;
 use crate::time::Millis;
@@ -48,6 +49,9 @@ pub struct TelemetryWindow {
     pub traps: u64,
     /// Outputs with a NaN or infinity.
     pub nonfinite: u64,
+    /// What the outputs were like.
+    #[serde(default)]
+    pub outputs: OutputStats,
     /// Latency of a batch of one in the runner, in microseconds.
     pub latency: LatencySketch,
     /// Marginal energy of all inferences of the window, in microjoules.

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use sandpiper_core::abi::ModuleAbi;
 use sandpiper_core::digest::{ArtefactRef, Digest};
 use sandpiper_core::invariants;
+use sandpiper_core::learning::Noise;
 use sandpiper_core::manifest::{
     Accuracy, AccuracySource, Golden, NativeCode, VariantManifest, VersionManifest,
 };
@@ -398,6 +399,8 @@ fn gated(after_us: u32, inferences: u64) -> (Rollout, Vec<RolloutEffect>) {
     let mut rollout = planned(3, vec![WaveSize::Count(1)]);
     rollout.plan.spec.gates = Some(Gates {
         latency_p95_percent: Some(10),
+        nonfinite_permille: None,
+        constant_permille: None,
         ..Gates::default()
     });
     let mut rollout = Rollout::new(rollout.plan, "anna", Millis(0));
@@ -406,6 +409,10 @@ fn gated(after_us: u32, inferences: u64) -> (Rollout, Vec<RolloutEffect>) {
     let sample = |us| Sample {
         inferences,
         latency_us_p95: Some(us),
+        latency_noise: Noise {
+            windows: 10,
+            spread_ppm: 20_000,
+        },
         ..Sample::default()
     };
     let measured = Pair {

@@ -12,7 +12,8 @@
 //! | [`oip`] | the inference protocol as a local program speaks it |
 //! | [`onnx`] | breaks a model file on purpose |
 //! | [`board`] | a power sensor that knows what an inference costs |
-//! | [`vibration`] | a hand-written module that is slow, or dies of some inputs, as a test wants it |
+//! | [`vibration`] | a hand-written module that is slow, or dies or errs on some inputs, as a test wants it |
+//! | [`gated`] | two devices that serve v1, and how a v2 ends that they are brought |
 //! | [`traffic`] | local programs that ask an agent |
 //! | [`wait`] | waits with a bound |
 
@@ -20,6 +21,7 @@ pub mod binaries;
 pub mod board;
 pub mod controller;
 pub mod device;
+pub mod gated;
 pub mod oip;
 pub mod onnx;
 pub mod process;

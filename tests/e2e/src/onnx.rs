@@ -1,4 +1,4 @@
-//! Breaks a model file on purpose: the file stays valid, its answers become NaN.
+//! Changes the weights of a model file on purpose: the file stays valid, its answers become others.
 
 use anyhow::{Context, Result, ensure};
 use std::ops::Range;
@@ -14,10 +14,18 @@ const FLOAT: u64 = 1;
 /// The same model with NaN in place of every 32-bit float weight.
 ///
 /// # Errors
-/// When the bytes are no ONNX file or hold no such weights.
+/// As [`with_weights`].
 pub fn with_nan_weights(model: &[u8]) -> Result<Vec<u8>> {
-    let mut broken = model.to_vec();
-    let mut changed = 0;
+    with_weights(model, |weights| weights.fill(f32::NAN))
+}
+
+/// The same model with other 32-bit float weights: `change` is given those of each tensor.
+///
+/// # Errors
+/// When the bytes are no ONNX file or hold no such weights.
+pub fn with_weights(model: &[u8], mut change: impl FnMut(&mut [f32])) -> Result<Vec<u8>> {
+    let mut changed = model.to_vec();
+    let mut tensors = 0;
     for graph in fields(model, 0..model.len(), MODEL_GRAPH)? {
         for tensor in fields(model, graph.range, GRAPH_INITIALIZER)? {
             let dtype = fields(model, tensor.range.clone(), TENSOR_DATA_TYPE)?;
@@ -25,15 +33,18 @@ pub fn with_nan_weights(model: &[u8]) -> Result<Vec<u8>> {
                 continue;
             }
             for data in fields(model, tensor.range, TENSOR_RAW_DATA)? {
-                for value in broken[data.range].chunks_exact_mut(4) {
-                    value.copy_from_slice(&f32::NAN.to_le_bytes());
-                    changed += 1;
+                let (bytes, _) = changed[data.range].as_chunks_mut::<4>();
+                let mut weights: Vec<f32> = bytes.iter().map(|b| f32::from_le_bytes(*b)).collect();
+                change(&mut weights);
+                for (bytes, weight) in bytes.iter_mut().zip(weights) {
+                    *bytes = weight.to_le_bytes();
                 }
+                tensors += 1;
             }
         }
     }
-    ensure!(changed > 0, "the model holds no float weights as raw data");
-    Ok(broken)
+    ensure!(tensors > 0, "the model holds no float weights as raw data");
+    Ok(changed)
 }
 
 /// A field: where its bytes are, or its number if it is a plain one.

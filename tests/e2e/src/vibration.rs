@@ -1,4 +1,4 @@
-//! The hand-written module of `examples/brought`, slower or frailer as a test wants it.
+//! The hand-written module of `examples/brought`, slower or with a flaw as a test wants it.
 
 use crate::oip::Client;
 use crate::root;
@@ -11,16 +11,27 @@ const INPUT: &str = "samples";
 const SAMPLES: usize = 256;
 /// Of so many requests one begins with [`SHOCK`].
 const SHOCK_EVERY: usize = 100;
-/// A first sample that a [frail](Build::frail) module dies of.
+/// A first sample that a [frail](Flaw::Dies) module dies of.
 const SHOCK: f32 = 1000.0;
 
-/// What a module does beside its answers, which are always right.
+/// What a module does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// Nothing.
+    None,
+    /// It dies of an input that begins with a shock.
+    Dies,
+    /// Its answer is NaN to a quarter of the inputs: those that begin with 12 or more.
+    Nan,
+}
+
+/// What a module is like.
 #[derive(Debug, Clone, Copy)]
 pub struct Build {
-    /// How many times it computes them: its latency is a multiple of this.
+    /// How many times it computes its answers: its latency is a multiple of this.
     pub rounds: u32,
-    /// It dies of an input that begins with a shock.
-    pub frail: bool,
+    /// What it does wrong.
+    pub flaw: Flaw,
 }
 
 impl Build {
@@ -32,14 +43,20 @@ impl Build {
         let text = std::fs::read_to_string(root().join("examples/brought/vibration.wat"))?;
         let call = "(call $vibration (local.get $in) (local.get $out))";
         ensure!(text.matches(call).count() == 1, "the example has changed");
-        let frail = "(if (f32.ge (f32.load (local.get $in)) (f32.const 1000)) (then unreachable))";
+        let begins_with = |sample: &str, then: &str| {
+            format!("(if (f32.ge (f32.load (local.get $in)) (f32.const {sample})) (then {then}))")
+        };
+        let flaw = match self.flaw {
+            Flaw::None => String::new(),
+            Flaw::Dies => begins_with("1000", "unreachable"),
+            Flaw::Nan => begins_with("12", "(f32.store (local.get $out) (f32.const nan))"),
+        };
         let work = format!(
             "(local.set $round (i32.const {}))
              (loop $again {call}
                (br_if $again (local.tee $round (i32.sub (local.get $round) (i32.const 1)))))
              {}",
-            self.rounds,
-            if self.frail { frail } else { "" },
+            self.rounds, flaw,
         );
         let text = text.replacen(call, &work, 1);
         let text = text.replacen("(local $end i32)", "(local $end i32) (local $round i32)", 1);

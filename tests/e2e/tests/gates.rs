@@ -1,16 +1,16 @@
-//! Bad versions that answer rightly: one is slow, one takes energy, one dies of some inputs. Each
-//! is stopped in the first wave and taken back, with the figures, and no request fails.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+//! Bad versions: one is slow, one takes energy, one dies of some inputs, one answers NaN to some,
+//! one always the same, one something else than the version before. Each is stopped in the first
+//! wave and taken back, with the figures, and no request fails.
+#![allow(clippy::unwrap_used)]
 
-use sandpiper_e2e::binaries::Binaries;
 use sandpiper_e2e::board::Board;
-use sandpiper_e2e::controller::Controller;
-use sandpiper_e2e::device::{Device, Hardware, PATIENCE};
-use sandpiper_e2e::traffic::{Question, Steady};
-use sandpiper_e2e::vibration::{self, Build, MODEL};
-use sandpiper_e2e::wait;
+use sandpiper_e2e::gated::{Fleet, reading};
+use sandpiper_e2e::traffic::{self, Question};
+use sandpiper_e2e::vibration::{self, Build, Flaw, MODEL};
+use sandpiper_e2e::{activity, onnx};
+use sandpiper_testdata::Samples;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,10 +18,13 @@ use std::time::Duration;
 const ROUNDS: u32 = 400;
 /// Energy of an inference under the good version.
 const COST_UJ: f64 = 1000.0;
-/// Inferences of a device before the bad version comes.
-const BEFORE: u64 = 600;
 /// Time without requests in which a device learns its power at rest.
 const REST: Duration = Duration::from_secs(12);
+
+const GOOD: Build = Build {
+    rounds: ROUNDS,
+    flaw: Flaw::None,
+};
 
 /// The tests measure latency: one at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -29,170 +32,53 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Two devices that serve v1, with sensors that find v2 `hungry` times as costly.
-struct Fleet {
-    controller: Controller,
-    devices: Vec<(Device, Arc<Board>)>,
+fn import(fleet: &Fleet, dir: &Path, version: &str, build: Build) {
+    let file = build.write(dir, version).unwrap();
+    let variant = format!("plain={}", file.display());
+    let args = ["model", "import", MODEL, "--version", version, "--variant"];
+    let claim = ["--claim-accuracy", "plain=0.97"];
+    let all = [&args[..], &[&variant], &claim].concat();
+    fleet.controller.ok(&all).unwrap();
 }
 
-impl Fleet {
-    fn start(dir: &Path, hungry: f64) -> Self {
-        let binaries = Binaries::build("dev").unwrap();
-        let controller = Controller::start(&binaries, dir).unwrap();
-        let mut devices = Vec::new();
-        for name in ["canary", "other"] {
-            let hardware = Hardware {
-                window_s: 3,
-                ..Hardware::plain(name)
-            };
-            let mut device = Device::make(&binaries, dir, hardware).unwrap();
-            let costs = [("v1", COST_UJ), ("v2", hungry * COST_UJ)];
-            let board = Board::start(device.sysfs.root(), &costs).unwrap();
-            let token = controller.token(&["app=vibration".into()]).unwrap();
-            device.join_and_run(&token).unwrap();
-            devices.push((device, Arc::new(board)));
-        }
-        Self {
-            controller,
-            devices,
-        }
-    }
-
-    fn import(&self, dir: &Path, version: &str, build: Build) {
-        let file = build.write(dir, version).unwrap();
-        let variant = format!("plain={}", file.display());
-        let args = ["model", "import", MODEL, "--version", version, "--variant"];
-        let claim = ["--claim-accuracy", "plain=0.97"];
-        self.controller
-            .ok(&[&args[..], &[&variant], &claim].concat())
-            .unwrap();
-    }
-
-    fn roll_out(&self, version: &str, more: &[&str]) -> String {
-        let args = ["rollout", "start", MODEL, "--version", version];
-        let times = ["--bake", "1s", "--deadline", "60s"];
-        self.controller
-            .ok(&[&args[..], &times, more].concat())
-            .unwrap();
-        let docs = self.controller.list("rollouts").unwrap();
-        let doc = docs.iter().find(|d| d["version"] == version).unwrap();
-        doc["name"].as_str().unwrap().to_owned()
-    }
-
-    fn ask(&self) -> Vec<Steady> {
-        let ask = |(device, board): &(Device, Arc<Board>)| {
-            let board = board.clone();
-            let question: Question = Arc::new(move |client, index| {
-                board.answered(&vibration::ask(client, index)?);
-                Ok(true)
-            });
-            Steady::asking(device.client(), question)
-        };
-        self.devices.iter().map(ask).collect()
-    }
-
-    /// v1 everywhere, measured.
-    fn settle(&mut self, dir: &Path) -> Vec<Steady> {
-        self.import(
-            dir,
-            "v1",
-            Build {
-                rounds: ROUNDS,
-                frail: false,
-            },
-        );
-        let apply = ["deployment", "apply", MODEL, "--model", MODEL];
-        let selector = ["--selector", "app=vibration"];
-        self.controller
-            .ok(&[&apply[..], &selector].concat())
-            .unwrap();
-        let first = self.roll_out("v1", &["--wave", "100%"]);
-        for (device, _) in &mut self.devices {
-            device.wait_serving(MODEL).unwrap();
-        }
-        std::thread::sleep(REST);
-        let streams = self.ask();
-        let wait = ["rollout", "status", &first, "-w", "--timeout", "60s"];
-        self.controller.ok(&wait).unwrap();
-        wait::until("v1 is measured", PATIENCE, || {
-            let docs = self.controller.list("devices")?;
-            let counts = docs
-                .iter()
-                .map(|d| &d["models"][0]["learned"]["inferences"]);
-            let enough = counts.filter(|n| n.as_u64() >= Some(BEFORE)).count();
-            Ok((enough == docs.len()).then_some(()))
-        })
-        .unwrap();
-        streams
-    }
-
-    /// The end of a rollout that must go back: what it says of itself.
-    fn taken_back(&self, rollout: &str, streams: Vec<Steady>) -> Value {
-        let wait = ["rollout", "status", rollout, "-w", "--timeout", "90s"];
-        let said = self.controller.run(&wait).unwrap();
-        println!("{}", said.out);
-        assert_eq!(said.code, 3, "{}\n{}", said.out, said.err);
-        for stream in streams {
-            let stream = stream.finish().unwrap();
-            assert!(stream.sent > BEFORE);
-            assert_eq!(stream.failed, 0, "{:?}", stream.last_failure);
-        }
-        let docs = self.controller.list("rollouts").unwrap();
-        let doc = docs.iter().find(|d| d["name"] == rollout).unwrap().clone();
-        assert_eq!(doc["state"]["state"], "rolled_back", "{doc}");
-        let why = doc["state"]["why"].as_str().unwrap_or_default();
-        assert!(why.starts_with("wave 1: "), "{doc}");
-        for (device, _) in &self.devices {
-            let name = &device.hardware.name;
-            wait::until(&format!("{name} is on v1"), PATIENCE, || {
-                let docs = self.controller.list("devices")?;
-                let ours = docs.iter().find(|d| d["name"] == name.as_str());
-                let version = ours.map(|d| d["models"][0]["status"]["serving"]["version"].clone());
-                Ok(version.filter(|v| v == "v1"))
-            })
-            .unwrap();
-        }
-        doc
-    }
-}
-
-/// A bad version in a rollout whose first wave is one device; gives its document.
+/// A bad version in a rollout whose first wave is one device; gives its document. Sensors find v2
+/// `hungry` times as costly.
 fn bad(build: Build, hungry: f64, gates: &[&str]) -> Value {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
-    let mut fleet = Fleet::start(dir.path(), hungry);
-    let streams = fleet.settle(dir.path());
-    fleet.import(dir.path(), "v2", build);
-    let rollout = fleet.roll_out("v2", &[&["--wave", "1"], gates].concat());
-    fleet.taken_back(&rollout, streams)
-}
-
-/// The reading of a gate.
-fn reading<'a>(doc: &'a Value, metric: &str) -> &'a Value {
-    let gates = doc["gates"].as_array().unwrap();
-    gates.iter().find(|g| g["metric"] == metric).unwrap()
+    let costs = [("v1", COST_UJ), ("v2", hungry * COST_UJ)];
+    let ask = |device: &sandpiper_e2e::device::Device| -> anyhow::Result<Question> {
+        let board = Arc::new(Board::start(device.sysfs.root(), &costs)?);
+        Ok(Arc::new(move |client, index| {
+            board.answered(&vibration::ask(client, index)?);
+            Ok(true)
+        }))
+    };
+    let mut fleet = Fleet::start(dir.path(), MODEL, ask).unwrap();
+    import(&fleet, dir.path(), "v1", GOOD);
+    let streams = fleet.settle(REST).unwrap();
+    import(&fleet, dir.path(), "v2", build);
+    let gates = [&["--wave", "1"], gates].concat();
+    let rollout = fleet.roll_out("v2", &gates).unwrap();
+    fleet.taken_back(&rollout, streams).unwrap()
 }
 
 #[test]
 fn a_slower_version_is_taken_back() {
     let slow = Build {
         rounds: ROUNDS * 8 / 5,
-        frail: false,
+        ..GOOD
     };
     let doc = bad(slow, 1.0, &["--max-latency-rise", "10"]);
-    let reading = reading(&doc, "latency_p95");
+    let reading = reading(&doc, "latency_p95").unwrap();
     assert_eq!(reading["verdict"], "fail", "{doc}");
     assert!(reading["change"].as_f64().unwrap() > 10.0, "{reading}");
 }
 
 #[test]
 fn a_hungrier_version_is_taken_back() {
-    let same = Build {
-        rounds: ROUNDS,
-        frail: false,
-    };
-    let doc = bad(same, 1.3, &["--max-energy-rise", "10"]);
-    let reading = reading(&doc, "energy");
+    let doc = bad(GOOD, 1.3, &["--max-energy-rise", "10"]);
+    let reading = reading(&doc, "energy").unwrap();
     assert_eq!(reading["verdict"], "fail", "{doc}");
     let change = reading["change"].as_f64().unwrap();
     assert!((15.0..45.0).contains(&change), "{reading}");
@@ -201,12 +87,121 @@ fn a_hungrier_version_is_taken_back() {
 #[test]
 fn a_version_that_dies_of_some_inputs_is_taken_back() {
     let frail = Build {
-        rounds: ROUNDS,
-        frail: true,
+        flaw: Flaw::Dies,
+        ..GOOD
     };
     let doc = bad(frail, 1.0, &["--max-trap-rise", "100"]);
     // The gate, or the device's own budget of restarts, whichever is told first.
-    let gate = reading(&doc, "traps")["verdict"] == "fail";
+    let gate = reading(&doc, "traps").unwrap()["verdict"] == "fail";
     let why = doc["state"]["why"].as_str().unwrap();
     assert!(gate || why.contains("1 failed"), "{doc}");
+}
+
+#[test]
+fn a_version_that_answers_nan_to_some_inputs_is_taken_back() {
+    let broken = Build {
+        flaw: Flaw::Nan,
+        ..GOOD
+    };
+    // Every answer that the programs got was right: the version before gave those.
+    let doc = bad(broken, 1.0, &["--max-nan-rise", "20"]);
+    let reading = reading(&doc, "nonfinite").unwrap();
+    assert_eq!(reading["verdict"], "fail", "{doc}");
+    assert!(reading["change"].as_f64().unwrap() > 100.0, "{reading}");
+    let why = doc["state"]["why"].as_str().unwrap();
+    assert!(why.contains("NaN or infinite outputs: fail, +"), "{doc}");
+}
+
+/// The example with `v1` of one file and `v2` of another.
+struct Example {
+    dir: tempfile::TempDir,
+    v1: PathBuf,
+}
+
+impl Example {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            v1: activity().join("models/small-f32.onnx"),
+        }
+    }
+
+    /// The file of v1 with other weights.
+    fn changed(&self, change: impl FnMut(&mut [f32])) -> PathBuf {
+        let model = std::fs::read(&self.v1).unwrap();
+        let file = self.dir.path().join("v2.onnx");
+        std::fs::write(&file, onnx::with_weights(&model, change).unwrap()).unwrap();
+        file
+    }
+
+    /// A fleet that serves v1, and the rollout of this file.
+    fn roll_out<T>(
+        &self,
+        v2: &Path,
+        gates: &[&str],
+        end: impl FnOnce(&Fleet, &str, Vec<traffic::Steady>) -> T,
+    ) -> T {
+        let _alone = alone();
+        let samples = Arc::new(Samples::read(&activity().join("test.npz")).unwrap());
+        let ask = |_: &_| Ok(traffic::activity(samples.clone()));
+        let mut fleet = Fleet::start(self.dir.path(), traffic::MODEL, ask).unwrap();
+        let import = |version, file| {
+            let imported = fleet.controller.import(version, &[("one", file)], &[]);
+            imported.unwrap();
+        };
+        import("v1", &self.v1);
+        import("v2", v2);
+        let streams = fleet.settle(Duration::ZERO).unwrap();
+        let gates = [&["--wave", "1"], gates].concat();
+        let rollout = fleet.roll_out("v2", &gates).unwrap();
+        end(&fleet, &rollout, streams)
+    }
+
+    fn taken_back(&self, v2: &Path, gates: &[&str]) -> Value {
+        self.roll_out(v2, gates, |fleet, rollout, streams| {
+            fleet.taken_back(rollout, streams).unwrap()
+        })
+    }
+}
+
+#[test]
+fn a_version_that_always_answers_the_same_is_taken_back() {
+    let example = Example::new();
+    let v2 = example.changed(|weights| weights.fill(0.0));
+    let doc = example.taken_back(&v2, &["--max-constant-rise", "200"]);
+    let reading = reading(&doc, "constant").unwrap();
+    assert_eq!(reading["verdict"], "fail", "{doc}");
+    assert!(reading["change"].as_f64().unwrap() > 900.0, "{reading}");
+}
+
+#[test]
+fn a_version_that_disagrees_with_the_one_before_is_taken_back() {
+    let example = Example::new();
+    // The six biases of the last layer, one for each class: the first class wins too often.
+    let v2 = example.changed(|weights| {
+        if let [first, _, _, _, _, _] = weights {
+            *first += 8.0;
+        }
+    });
+    let gates = ["--max-disagreement", "10", "--max-class-shift", "90"];
+    let doc = example.taken_back(&v2, &gates);
+    let reading = reading(&doc, "disagreement").unwrap();
+    assert_eq!(reading["verdict"], "fail", "{doc}");
+    let why = doc["state"]["why"].as_str().unwrap();
+    assert!(why.contains("compared"), "{doc}");
+}
+
+#[test]
+fn a_version_of_another_arithmetic_that_agrees_is_promoted() {
+    let example = Example::new();
+    let v2 = activity().join("models/small-int8.onnx");
+    let doc = example.roll_out(
+        &v2,
+        &["--max-disagreement", "15"],
+        |fleet, name, streams| fleet.ended(name, 0, streams).unwrap(),
+    );
+    assert_eq!(doc["state"]["state"], "promoted", "{doc}");
+    let reading = reading(&doc, "disagreement").unwrap();
+    assert_eq!(reading["verdict"], "pass", "{doc}");
+    assert!(reading["inferences"].as_u64() >= Some(20), "{reading}");
 }

@@ -16,8 +16,9 @@
 //! | [`outside`], [`link`], [`queue`], [`event`] | time and the network |
 //! | [`disk`], [`sign`], [`dice`] | what may fail, what may not be forged, chance |
 //! | [`check`], [`shrink`], [`batch`] | invariants, short lists, many seeds |
-//! | [`planning`] | how long planning takes |
+//! | [`planning`], [`alarms`] | how long planning takes; how often gates fail for nothing |
 
+pub mod alarms;
 pub mod batch;
 pub mod check;
 pub mod controller;

@@ -64,7 +64,7 @@ fn manifest(version: &VersionName, variants: usize) -> VersionManifest {
     }
 }
 
-fn spec(version: VersionName) -> RolloutSpec {
+pub(crate) fn spec(version: VersionName) -> RolloutSpec {
     RolloutSpec {
         waves: vec![WaveSize::Percent(20)],
         wave_deadline_s: 3_600,
@@ -74,7 +74,11 @@ fn spec(version: VersionName) -> RolloutSpec {
 }
 
 /// A fleet of devices of all boards that have said what they are.
-fn fleet(devices: usize, version: &VersionName, variants: usize) -> Result<Fleet, Refused> {
+pub(crate) fn fleet(
+    devices: usize,
+    version: &VersionName,
+    variants: usize,
+) -> Result<Fleet, Refused> {
     let mut fleet = Fleet::default();
     let now = Millis(EPOCH_MS);
     let deployment = Deployment {
@@ -220,4 +224,23 @@ fn peak_bytes() -> u64 {
     let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"));
     let kib = line.and_then(|l| l.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_that_is_shown_holds_the_selection_of_each_device() -> Result<(), Refused> {
+        let version: VersionName = name("v1");
+        let fleet = fleet(5, &version, 3)?;
+        let shown = fleet.foresee_rollout(Millis(EPOCH_MS), spec(version.clone()))?;
+        let document = serde_json::json!(shown);
+        let candidates = document.pointer("/waves/0/0/selection/candidates");
+        let count = candidates.and_then(|c| c.as_array()).map(Vec::len);
+        assert_eq!(count, Some(3), "{document:#}");
+        let lean = serde_json::json!(fleet.plan_rollout(spec(version))?);
+        assert_eq!(lean.pointer("/waves/0/0/selection"), None);
+        Ok(())
+    }
 }

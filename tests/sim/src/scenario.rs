@@ -222,6 +222,7 @@ fn spec(dice: &mut Dice, version: VersionName) -> RolloutSpec {
             traps_per_million: dice.chance(0.5).then_some(5_000),
             min_devices: dice.between(1, 4) as u32,
             min_inferences: dice.between(5, 40),
+            ..Gates::default()
         }),
         approval: asking(dice),
         deadlines: deadlines(dice),

@@ -2,6 +2,7 @@
 //! time depends on the machine.
 
 mod agent;
+mod alarms;
 mod goals;
 mod http;
 mod inference;
@@ -34,6 +35,15 @@ pub(crate) enum Bench {
         /// Devices of the fleet, once for each size.
         #[arg(long = "devices", default_values_t = [10_000, 100_000, 1_000_000])]
         sizes: Vec<usize>,
+    },
+    /// How often gates fail rollouts without a change beyond their limits, from fixed seeds.
+    Alarms {
+        /// Print one JSON array.
+        #[arg(long)]
+        json: bool,
+        /// Rollouts of each kind.
+        #[arg(long, default_value_t = 1_000)]
+        rollouts: u64,
     },
     /// Memory and answers of one agent against the goals.
     Agent {
@@ -82,6 +92,7 @@ fn printed(what: &Bench) -> Result<String> {
                 report.text()
             }
         }
+        Bench::Alarms { json, rollouts } => alarms::measure(*rollouts, *json),
         Bench::Agent {
             json,
             profile,

@@ -13,18 +13,25 @@ use super::context::connect;
 use super::error::CliError;
 use super::output::Output;
 use super::render::render;
+use super::terminal::Terminal;
 use std::io::Write;
 use std::path::Path;
 
 /// Where results go, and which controller is spoken to.
 pub struct Session<'a> {
     context: Option<&'a Path>,
+    terminal: Terminal,
     out: &'a mut (dyn Write + Send),
 }
 
 impl Session<'_> {
     fn show(&mut self, output: &Output, format: Format) -> Result<(), CliError> {
         render(self.out, output, format)?;
+        Ok(self.out.flush()?)
+    }
+
+    fn raw(&mut self, text: &str) -> Result<(), CliError> {
+        self.out.write_all(text.as_bytes())?;
         Ok(self.out.flush()?)
     }
 
@@ -40,9 +47,14 @@ impl Session<'_> {
 pub async fn run(
     command: Command,
     context: Option<&Path>,
+    terminal: Terminal,
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
-    let mut session = Session { context, out };
+    let mut session = Session {
+        context,
+        terminal,
+        out,
+    };
     let session = &mut session;
     match command {
         Command::JoinToken(command) => device::join_token(session, command).await,

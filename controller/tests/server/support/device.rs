@@ -5,6 +5,7 @@ use super::{Fleet, soon};
 use sandpiper_core::assignment::{Assignment, Generation};
 use sandpiper_core::digest::Digest;
 use sandpiper_core::energy::{EnergyScope, Provenance};
+use sandpiper_core::outputs::OutputStats;
 use sandpiper_core::profile::{Conditions, DeviceProfile, Power, PowerState};
 use sandpiper_core::signed::Purpose;
 use sandpiper_core::sketch::LatencySketch;
@@ -285,6 +286,7 @@ pub(crate) fn window_of(
         rejected: 0,
         traps: 0,
         nonfinite: 0,
+        outputs: OutputStats::default(),
         latency,
         energy_uj: 0,
         energy_variance_uj2: 0.0,

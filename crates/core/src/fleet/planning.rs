@@ -14,6 +14,10 @@ use crate::time::Millis;
 use crate::view::PlanDoc;
 use std::collections::BTreeSet;
 
+/// Devices up to which a plan that is shown holds every candidate of each: some 15 KB for a device
+/// and 16 variants. With more of them, `explain` tells it of one.
+const MAX_SELECTIONS: usize = 1_000;
+
 impl Fleet {
     /// Plans a rollout without doing anything.
     ///
@@ -43,10 +47,26 @@ impl Fleet {
     /// # Errors
     /// As [`Fleet::plan_rollout`].
     pub fn foresee_rollout(&self, now: Millis, spec: RolloutSpec) -> Result<PlanDoc, Refused> {
-        let plan = self.plan_rollout(spec)?;
+        let mut plan = self.plan_rollout(spec)?;
         let entry = self.deployments.get(&plan.spec.deployment);
         let entry = entry.ok_or_else(|| Refused::not_found("deployment", &plan.spec.deployment))?;
         let forecast = forecast(&plan, &entry.deployment, now);
+        let devices = plan.waves.iter().map(Vec::len).sum::<usize>() + plan.unfit.len();
+        let key = (plan.model.clone(), plan.spec.version.clone());
+        if let Some(published) = self
+            .versions
+            .get(&key)
+            .filter(|_| devices <= MAX_SELECTIONS)
+        {
+            let policy = &entry.deployment.policy;
+            let of = |device| self.selection(device, published, policy).map(Box::new);
+            for planned in plan.waves.iter_mut().flatten() {
+                planned.selection = of(&planned.device);
+            }
+            for unfit in &mut plan.unfit {
+                unfit.selection = of(&unfit.device);
+            }
+        }
         Ok(PlanDoc { plan, forecast })
     }
 

@@ -5,13 +5,11 @@ use super::state::Fleet;
 use super::{Refused, keys, rollout_record};
 use crate::event::Severity;
 use crate::invariants;
-use crate::learning::LearnedMap;
 use crate::mutants::{self, Mutant};
-use crate::names::{ActorName, DeploymentName, DeviceName, ModelName, RolloutName, VersionName};
+use crate::names::{ActorName, DeploymentName, DeviceName, RolloutName, VersionName};
 use crate::rollout::{
     Move, Pair, Rollout, RolloutEffect, RolloutEvent, RolloutSpec, RolloutState, Sample, SteerVerb,
 };
-use crate::sketch::LatencySketch;
 use crate::telemetry::ModelStatus;
 use crate::time::Millis;
 use crate::view::Kind;
@@ -300,7 +298,7 @@ impl Fleet {
     fn pair(&self, device: &DeviceName, rollout: &Rollout) -> Option<Pair> {
         rollout.plan.spec.gates.as_ref()?;
         let learned = self.learned.get(device)?;
-        let of = |version: &VersionName| sample(learned, &rollout.plan.model, version);
+        let of = |version: &VersionName| Sample::of(learned, &rollout.plan.model, version);
         Some(Pair {
             before: of(rollout.plan.previous.as_ref()?)?,
             after: of(&rollout.plan.spec.version)?,
@@ -339,24 +337,4 @@ fn may_steer(rollout: &Rollout, actor: &ActorName, verb: &SteerVerb) -> Result<(
         }
         _ => Ok(()),
     }
-}
-
-/// Figures of all variants of a version together.
-fn sample(learned: &LearnedMap, model: &ModelName, version: &VersionName) -> Option<Sample> {
-    let of_version = learned
-        .iter()
-        .filter(|((m, v, _), _)| m == model && v == version);
-    let mut all = Sample::default();
-    let (mut recent, mut energy_uj, mut metered) = (LatencySketch::default(), 0.0, 0);
-    for (_, one) in of_version {
-        all.inferences = all.inferences.saturating_add(one.inferences);
-        all.errors = all.errors.saturating_add(one.errors);
-        all.traps = all.traps.saturating_add(one.traps);
-        recent.merge(&one.recent);
-        energy_uj += one.energy_uj as f64;
-        metered += one.energy_inferences;
-    }
-    all.latency_us_p95 = recent.quantile(0.95);
-    all.energy_nj = (metered > 0).then(|| (energy_uj * 1e3 / metered as f64) as u64);
-    (all.inferences > 0).then_some(all)
 }

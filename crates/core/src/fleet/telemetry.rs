@@ -32,10 +32,11 @@ impl Fleet {
         let mut fresh = false;
         let mut boots = Vec::new();
         for window in &mut windows {
-            // What comes from outside may have more buckets than a sketch of ours.
+            // What comes from outside may have more buckets than ours, and parts above their whole.
             let mut latency = LatencySketch::default();
             latency.merge(&window.latency);
             window.latency = latency;
+            window.outputs = window.outputs.sane();
             if !boots.contains(&window.boot) {
                 boots.push(window.boot);
             }

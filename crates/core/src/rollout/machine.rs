@@ -1,7 +1,7 @@
 //! The state machine: events in, effects out.
 
-use super::gate::Pair;
 use super::pace::Move;
+use super::sample::Pair;
 use super::state::{DeviceRollout, Rollout, RolloutState};
 use crate::assignment::Ladder;
 use crate::event::{Event, Severity};

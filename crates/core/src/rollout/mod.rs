@@ -21,12 +21,15 @@
 //! | `phase` | how long each phase of a device may last |
 //! | `windows` | when devices may fetch and switch |
 //! | `progress` | what reports say of a device |
-//! | `measured` | what devices measured, summed up as it comes |
+//! | `sample` | what a device measured under a version |
+//! | `measured`, `sums` | what devices measured, summed up as it comes |
 //! | `gate` | what these figures say of a wave |
+//! | `bounds` | the tests behind that: what holds at every look |
 //! | `back` | going back |
 
 mod approval;
 mod back;
+mod bounds;
 mod course;
 mod devices;
 mod fill;
@@ -40,21 +43,25 @@ mod phase;
 mod plan;
 mod progress;
 mod rehearsal;
+mod sample;
 mod spec;
 mod state;
+mod sums;
 mod waves;
 mod windows;
 
 pub use approval::{Approval, AskingError, AskingWaves};
+pub use bounds::{FALSE_ALARMS, Z_FAIL, Z_PASS, at_every_look};
 pub use devices::Devices;
 pub use fill::InFlight;
 pub use forecast::{Change, Forecast, MoveEnergy, WaveForecast, forecast};
-pub use gate::{Gates, LEAST_SPREAD, Metric, Pair, Reading, Sample, Verdict, Z_FAIL, Z_PASS};
+pub use gate::{Gates, LEAST_SPREAD, Metric, Reading, Verdict};
 pub use machine::{RolloutEffect, RolloutEvent, SteerVerb};
 pub use measured::Measured;
 pub use pace::{Duration, Move, Pace};
 pub use phase::{Deadlines, Phase};
 pub use plan::{FleetDevice, PlanError, PlannedDevice, RolloutPlan, Unfit, plan};
+pub use sample::{Pair, Sample};
 pub use spec::{DisruptionBudget, MAX_WAVES, RolloutSpec, SpecError, WaveSize};
 pub use state::{DeviceRollout, Rollout, RolloutState, Wait};
 pub use windows::{MAX_WAIT_S, Windows};

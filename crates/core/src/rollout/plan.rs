@@ -94,6 +94,10 @@ pub struct PlannedDevice {
     /// Its class of hardware: the board, and the target that its variant on the mains runs on.
     #[serde(default)]
     pub hardware: Arc<str>,
+    /// Every variant with its figures and why it was chosen or not. Only in a plan that is shown:
+    /// what is executed does not need it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Box<Selection>>,
 }
 
 /// A device that is selected by its labels but that nothing fits.
@@ -103,6 +107,9 @@ pub struct Unfit {
     pub device: DeviceName,
     /// Why not, by variant.
     pub misfits: BTreeMap<VariantName, Vec<Misfit>>,
+    /// As [`PlannedDevice::selection`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Box<Selection>>,
 }
 
 /// An immutable plan.
@@ -286,6 +293,7 @@ impl Planner<'_> {
                 self.zones.share(name)
             }),
             hardware: self.hardware.share(hardware),
+            selection: None,
         })
     }
 
@@ -322,5 +330,6 @@ fn unfit(selection: Selection) -> Unfit {
     Unfit {
         device: selection.device,
         misfits: misfits.map(|c| (c.variant, c.misfits)).collect(),
+        selection: None,
     }
 }

@@ -1,8 +1,8 @@
 //! What reports say of a device, and when it has succeeded.
 
-use super::gate::Pair;
 use super::machine::RolloutEffect;
 use super::plan::PlannedDevice;
+use super::sample::Pair;
 use super::state::{DeviceRollout, Rollout, Wait};
 use crate::mutants::{self, Mutant};
 use crate::names::DeviceName;

@@ -11,6 +11,7 @@ use sandpiper_core::digest::Digest;
 use sandpiper_core::energy::{EnergyScope, Provenance};
 use sandpiper_core::invariants::Violation;
 use sandpiper_core::names::ModelName;
+use sandpiper_core::outputs::OutputStats;
 use sandpiper_core::reconcile::{DeviceEvent, ModelSlot, Reconciler, SlotVersion};
 use sandpiper_core::sketch::LatencySketch;
 use sandpiper_core::telemetry::{FailureKind, TelemetryWindow};
@@ -355,6 +356,11 @@ impl Device {
             rejected: 0,
             traps: tally.traps,
             nonfinite: 0,
+            // No request is like the one before, and no answer.
+            outputs: OutputStats {
+                followed: tally.inferences,
+                ..OutputStats::default()
+            },
             latency,
             energy_uj: energy.max(0.0) as u64,
             energy_variance_uj2: (0.02 * energy).powi(2),

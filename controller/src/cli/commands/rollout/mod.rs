@@ -5,6 +5,7 @@ mod file;
 mod plan;
 mod report;
 mod spec;
+mod tree;
 
 pub(super) use report::waits;
 
@@ -132,7 +133,7 @@ async fn before(client: &mut OperatorClient, new: &Item) -> Result<Item, CliErro
     let mut items = client.list(all).await?;
     items.retain(|i| deployment(i) == deployment(new) && created(i) < created(new));
     let last = items.into_iter().max_by_key(created);
-    last.ok_or_else(|| CliError::NotFound(format!("a rollout before rollout/{}", new.name)))
+    last.ok_or_else(|| CliError::NotFound(format!("rollout before rollout/{}", new.name)))
 }
 
 fn name_of(item: &Item) -> Result<RolloutName, CliError> {
@@ -205,6 +206,7 @@ async fn follow(
 ) -> Result<(), CliError> {
     let mut watch = client.watch(query(name)).await?;
     let mut printed = None;
+    let mut tree = tree::Tree::default();
     while let Some(change) = watch.next().await? {
         match change {
             Watched::Now(item) => {
@@ -213,7 +215,15 @@ async fn follow(
                     continue;
                 }
                 let verdict = verdict(&item)?;
-                session.show(&report::status(item.clone()), format)?;
+                let report = report::status(item.clone());
+                match format {
+                    Format::Table => {
+                        let ended = verdict.is_some();
+                        let text = tree.show(&report, session.terminal, ended);
+                        session.raw(&text)?;
+                    }
+                    _ => session.show(&report, format)?,
+                }
                 printed = Some(item);
                 if let Some(verdict) = verdict {
                     return verdict;

@@ -41,20 +41,31 @@ fn of_flags(args: &RolloutArgs) -> RolloutSpec {
     };
     // Whole seconds; a part of one counts as one, so that a short deadline is not none.
     let seconds = |d: Duration| d.as_secs() + u64::from(d.subsec_nanos() > 0);
+    let given = [
+        args.max_latency_rise,
+        args.max_energy_rise,
+        args.max_error_rise,
+        args.max_trap_rise,
+        args.max_nan_rise,
+        args.max_constant_rise,
+        args.max_class_shift,
+        args.max_confidence_shift,
+        args.max_disagreement,
+    ];
+    let usual = Gates::default();
     let gates = Gates {
         latency_p95_percent: args.max_latency_rise,
         energy_percent: args.max_energy_rise,
         errors_permille: args.max_error_rise,
         traps_per_million: args.max_trap_rise,
+        nonfinite_permille: args.max_nan_rise.or(usual.nonfinite_permille),
+        constant_permille: args.max_constant_rise.or(usual.constant_permille),
+        classes_percent: args.max_class_shift,
+        confidence_percent: args.max_confidence_shift,
+        disagreement_percent: args.max_disagreement,
         min_devices: args.gate_devices,
-        ..Gates::default()
+        ..usual
     };
-    let limits = [
-        gates.latency_p95_percent,
-        gates.energy_percent,
-        gates.errors_permille,
-        gates.traps_per_million,
-    ];
     let windowed = !(args.download_windows.is_empty() && args.switch_windows.is_empty());
     let bounded = args.bandwidth.is_some() || args.group_bandwidth.is_some();
     RolloutSpec {
@@ -65,7 +76,7 @@ fn of_flags(args: &RolloutArgs) -> RolloutSpec {
         min_inferences: args.min_inferences,
         max_in_flight: args.max_in_flight,
         disruption: args.budget.clone(),
-        gates: limits.iter().any(Option::is_some).then_some(gates),
+        gates: given.iter().any(Option::is_some).then_some(gates),
         approval: args.approve.clone().map(|waves| Approval {
             waves,
             by: args.approvers.clone(),
@@ -105,7 +116,7 @@ mod tests {
 
     const FLAGS: &str = "start activity --version v2 --wave 1 --wave site=lab --wave double:2 \
         --deadline 1h --bake 60s --max-failures 1 --min-inferences 5 --max-in-flight 4 \
-        --budget site=2 --max-latency-rise 10 --gate-devices 2 --approve after-first \
+        --budget site=2 --max-latency-rise 10 --max-disagreement 5 --max-nan-rise 2 --gate-devices 2 --approve after-first \
         --approver anna --fetch-deadline 30m --switch-deadline 5m --prove-deadline 20m \
         --window-wait 2d --bandwidth 10MB --group-bandwidth site=1MB";
 
@@ -128,7 +139,7 @@ mod tests {
             min_inferences: 5
             max_in_flight: 4
             disruption: {group_by: site, max_unavailable: 2}
-            gates: {latency_p95_percent: 10, min_devices: 2}
+            gates: {latency_p95_percent: 10, disagreement_percent: 5, nonfinite_permille: 2, min_devices: 2}
             approval: {waves: after-first, by: [anna]}
             deadlines: {fetch_s: 1800, switch_s: 300, prove_s: 1200}
             windows:
@@ -145,7 +156,7 @@ mod tests {
             min_inferences = 5
             max_in_flight = 4
             disruption = { group_by = "site", max_unavailable = 2 }
-            gates = { latency_p95_percent = 10, min_devices = 2 }
+            gates = { latency_p95_percent = 10, disagreement_percent = 5, nonfinite_permille = 2, min_devices = 2 }
             approval = { waves = "after-first", by = ["anna"] }
             deadlines = { fetch_s = 1800, switch_s = 300, prove_s = 1200 }
             [windows]
