@@ -24,6 +24,9 @@ pub struct RawConfig {
     pub device_listen: String,
     /// Where the operator listener binds, `IP:PORT`.
     pub operator_listen: String,
+    /// Directory of packages that devices are installed from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packages: Option<String>,
 }
 
 /// A configuration in which every field has been checked.
@@ -39,6 +42,8 @@ pub struct Config {
     pub device_listen: SocketAddr,
     /// Where the operator listener binds.
     pub operator_listen: SocketAddr,
+    /// Directory of packages that devices are installed from.
+    pub packages: Option<PathBuf>,
 }
 
 /// A host name or address with a port.
@@ -167,6 +172,10 @@ impl RawConfig {
         {
             mistakes.push(format!("device_listen and operator_listen are both {a}"));
         }
+        let packages = self.packages.as_ref().map(PathBuf::from);
+        if packages.as_ref().is_some_and(|p| !p.is_absolute()) {
+            mistakes.push("packages: an absolute path is needed".to_owned());
+        }
         match (
             fleet,
             device_address,
@@ -183,6 +192,7 @@ impl RawConfig {
                     operator_address,
                     device_listen: d,
                     operator_listen: o,
+                    packages,
                 })
             }
             _ => Err(ConfigError::Mistakes(mistakes)),
@@ -230,6 +240,7 @@ mod tests {
             operator_address: "[::1]:7444".into(),
             device_listen: "0.0.0.0:7443".into(),
             operator_listen: "127.0.0.1:7444".into(),
+            packages: None,
         }
     }
 
@@ -247,9 +258,10 @@ mod tests {
         raw.device_address = "nowhere".into();
         raw.operator_listen = "localhost".into();
         raw.operator_address = "0.0.0.0:7444".into();
+        raw.packages = Some("here".into());
         let error = raw.validate().unwrap_err();
         assert!(
-            matches!(&error, ConfigError::Mistakes(m) if m.len() == 4),
+            matches!(&error, ConfigError::Mistakes(m) if m.len() == 5),
             "{error}"
         );
         for field in [
@@ -257,6 +269,7 @@ mod tests {
             "device_address:",
             "operator_listen:",
             "operator_address:",
+            "packages:",
         ] {
             assert!(error.to_string().contains(field), "{error}");
         }

@@ -7,6 +7,7 @@ mod demo;
 mod dist;
 mod fuzz;
 mod peer;
+mod pi;
 mod python;
 mod shell;
 mod sim;
@@ -43,6 +44,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Static programs, packages and a container image, in `target/dist`.
     Dist(dist::Args),
+    /// Virtual Raspberry Pis: the agent's packages in emulation, held against this machine.
+    Pi(pi::Args),
     /// Figures with both sides and where they come from.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Sim(args) => sim::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Dist(args) => dist::run(&args),
+        Command::Pi(args) => pi::run(&args),
         Command::Bench(what) => bench::run(&what),
     }
 }

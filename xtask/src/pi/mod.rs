@@ -1,0 +1,145 @@
+//! `cargo xtask pi`: Raspberry Pis that exist only in emulation. The agent's package is installed
+//! into a Debian of the board's architecture, joins a controller on this machine, and serves models
+//! that were compiled here, for each CPU of the boards; the results are held against this machine's.
+
+mod board;
+mod emulator;
+mod kernels;
+mod root;
+mod serving;
+
+use self::board::{BOARDS, Board};
+use self::emulator::Emulator;
+use crate::conformance::Ended;
+use crate::dist::{self, Debian, Platform, Program};
+use anyhow::{Context, Result};
+use sandpiper_e2e::binaries::Binaries;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Choices.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// For these platforms only; arm64 and armhf otherwise.
+    #[arg(long)]
+    target: Vec<Platform>,
+    /// Cargo's profile for the agent: `dist` is what people install and takes long to build.
+    #[arg(long, default_value = "dist")]
+    profile: String,
+}
+
+/// Runs and prints.
+#[allow(clippy::print_stderr)]
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let both = [Platform::Arm64, Platform::Armhf];
+    let chosen = if args.target.is_empty() {
+        &both[..]
+    } else {
+        &args.target
+    };
+    match all(chosen, &args.profile) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// As a check: absent where neither a toolchain nor an emulator can be had.
+#[allow(clippy::print_stderr)]
+pub(crate) fn check() -> Ended {
+    if !cfg!(target_arch = "x86_64") {
+        return Ended::Absent;
+    }
+    if let Err(error) = dist::debian().program("qemu-user-static", "qemu-aarch64-static") {
+        eprintln!("{error:#}");
+        return Ended::Absent;
+    }
+    match all(&[Platform::Arm64], CHECKED) {
+        Ok(()) => Ended::Passed,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Ended::Failed
+        }
+    }
+}
+
+/// The profile of a check: quick to build, and the code that decides is the same.
+const CHECKED: &str = "dev";
+
+#[allow(clippy::print_stdout)]
+fn all(platforms: &[Platform], profile: &str) -> Result<()> {
+    let debian = dist::debian();
+    let dir = tempfile::tempdir()?;
+    let mut agents = Vec::new();
+    for &platform in platforms {
+        let agent = dist::build(platform, Program::Agent, profile)?;
+        dist::package_agent(platform, &agent, dir.path())?;
+        agents.push((platform, Emulator::find(platform, &debian)?, agent));
+    }
+    dist::seal(dir.path())?;
+    let cases = kernels::cases()?;
+    for (platform, emulator, agent) in &agents {
+        for board in boards(*platform) {
+            let compared = kernels::compare(&cases, board, emulator, agent)?;
+            println!(
+                "{}: {} integer models give the same bits as here, {} float models differ by at most {:.1e}",
+                title(board),
+                compared.exact,
+                compared.floats,
+                compared.farthest
+            );
+        }
+    }
+    if let Some(why) = root::obstacle() {
+        println!(
+            "0 devices installed from packages, {} skipped: {why}",
+            agents.len()
+        );
+        return Ok(());
+    }
+    let binaries = Binaries::build("dev")?;
+    let site = serving::Site::start(&binaries, dir.path())?;
+    for (platform, emulator, _) in &agents {
+        whole(&site, *platform, &debian, emulator, dir.path())?;
+    }
+    Ok(())
+}
+
+fn boards(platform: Platform) -> impl Iterator<Item = &'static Board> {
+    BOARDS.iter().filter(move |b| b.platform == platform)
+}
+
+fn title(board: &Board) -> String {
+    format!("{} ({}, code for {})", board.name, board.cpu, board.target)
+}
+
+/// One installation, run as each board of its platform.
+#[allow(clippy::print_stdout)]
+fn whole(
+    site: &serving::Site,
+    platform: Platform,
+    debian: &Debian,
+    emulator: &Emulator,
+    packages: &Path,
+) -> Result<()> {
+    let mut boards = boards(platform).peekable();
+    let first = boards
+        .peek()
+        .context("there is no board of this platform")?;
+    let device = site.device(platform, debian, emulator, packages, first.cpu)?;
+    for board in boards {
+        let served = site
+            .serve(&device, board)
+            .with_context(|| format!("a virtual {}", title(board)))?;
+        println!(
+            "{}: installed from its .deb, {} answers as here (floats within {:.1e}); reported as not fully isolated: {}",
+            title(board),
+            served.answers,
+            served.farthest,
+            served.degraded.join(", ")
+        );
+    }
+    Ok(())
+}
