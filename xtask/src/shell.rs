@@ -11,9 +11,7 @@ pub(crate) fn root() -> PathBuf {
 
 /// Cargo, as it was called.
 pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root());
-    command
+    sandpiper_e2e::binaries::cargo()
 }
 
 /// Whether this program can be started and says its version.

@@ -160,4 +160,31 @@ mod tests {
         let want = inside.map(|e| (e.path, (e.mode, e.bytes)));
         assert_eq!(found, BTreeMap::from(want));
     }
+
+    /// What others make of it: skopeo reads the archive and compares every digest.
+    #[test]
+    #[allow(clippy::print_stdout)]
+    fn skopeo_takes_it() {
+        if !crate::shell::has("skopeo", "--version") {
+            println!("skipped: there is no skopeo here");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let inside = [Entry::new("usr/bin/sandpiper", 0o755, "program")];
+        let bytes = image(Platform::Amd64, "1.2.3", &inside, 7).unwrap();
+        std::fs::write(dir.path().join("image.tar"), bytes).unwrap();
+        let output = std::process::Command::new("skopeo")
+            .args([
+                "--insecure-policy",
+                "copy",
+                "oci-archive:image.tar:1.2.3",
+                "dir:out",
+            ])
+            .current_dir(&dir)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(dir.path().join("out/manifest.json").exists());
+    }
 }

@@ -68,6 +68,7 @@ impl Toolchain {
             Some((rustc, cargo)) => {
                 let mut command = Command::new(cargo);
                 command.current_dir(crate::shell::root());
+                sandpiper_e2e::binaries::forget_caller(&mut command);
                 command.env("RUSTC", rustc);
                 // Names of the calling toolchain that would speak for it.
                 command.env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
