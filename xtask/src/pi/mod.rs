@@ -12,7 +12,7 @@ use self::board::{BOARDS, Board};
 use self::emulator::Emulator;
 use crate::conformance::Ended;
 use crate::dist::{self, Debian, Platform, Program};
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use sandpiper_e2e::binaries::Binaries;
 use std::path::Path;
 use std::process::ExitCode;
@@ -115,7 +115,7 @@ fn title(board: &Board) -> String {
     format!("{} ({}, code for {})", board.name, board.cpu, board.target)
 }
 
-/// One installation, run as each board of its platform.
+/// One installation for each board of a platform.
 #[allow(clippy::print_stdout)]
 fn whole(
     site: &serving::Site,
@@ -124,14 +124,10 @@ fn whole(
     emulator: &Emulator,
     packages: &Path,
 ) -> Result<()> {
-    let mut boards = boards(platform).peekable();
-    let first = boards
-        .peek()
-        .context("there is no board of this platform")?;
-    let device = site.device(platform, debian, emulator, packages, first.cpu)?;
-    for board in boards {
+    for board in boards(platform) {
         let served = site
-            .serve(&device, board)
+            .device(board, debian, emulator, packages)
+            .and_then(|device| site.serve(&device, board))
             .with_context(|| format!("a virtual {}", title(board)))?;
         println!(
             "{}: installed from its .deb, {} answers as here (floats within {:.1e}); reported as not fully isolated: {}",

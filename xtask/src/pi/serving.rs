@@ -5,7 +5,7 @@ use super::board::Board;
 use super::emulator::Emulator;
 use super::kernels::FLOAT_TOLERANCE;
 use super::root::Root;
-use crate::dist::{Debian, Platform};
+use crate::dist::Debian;
 use anyhow::{Context, Result, ensure};
 use sandpiper_conformance::module::Module;
 use sandpiper_e2e::binaries::Binaries;
@@ -95,15 +95,15 @@ impl Site {
     /// With what was said when it failed.
     pub(super) fn device(
         &self,
-        platform: Platform,
+        board: &Board,
         debian: &Debian,
         emulator: &Emulator,
         packages: &Path,
-        cpu: &str,
     ) -> Result<Device> {
-        let root = Root::make(self.dir.path(), platform, debian, emulator)?;
+        let (cpu, name) = (board.cpu, format!("pi-{}", board.cpu));
+        let dir = self.dir.path().join(&name);
+        let root = Root::make(&dir, board.platform, debian, emulator)?;
         root.bring(packages)?;
-        let name = format!("pi-{}", platform.name());
         let token = self.controller.token(&["pi=virtual".to_owned()])?;
         let installer = [
             "/bin/sh",
@@ -126,6 +126,8 @@ impl Site {
         let address = free_address()?;
         let config = root.path("etc/sandpiper/agent.toml");
         let text = fs::read_to_string(&config)?.replace("127.0.0.1:8090", &address);
+        // What it measured is to be known soon.
+        let text = text.replace("window_s = 60", "window_s = 1");
         ensure!(
             text.contains(&address),
             "the package's configuration is another"
@@ -207,6 +209,12 @@ impl Site {
                 answers += 1;
             }
         }
+        wait::until("what was served promotes both versions", PATIENCE, || {
+            process.check()?;
+            let all = self.controller.list("rollouts")?;
+            let promoted = all.iter().all(|r| r["state"] == "promoted");
+            Ok(promoted.then_some(()))
+        })?;
         let lockdown = wait::until(
             "the device tells how its runners are locked",
             PATIENCE,
@@ -239,7 +247,8 @@ impl Site {
         })
     }
 
-    /// Starts the rollout of a model, unless it has been.
+    /// Starts the rollout of a model for the first device; those that join later get what was
+    /// promoted.
     fn roll_out(&self, model: &str) -> Result<()> {
         let begun = self.controller.list("rollouts")?;
         if begun.iter().any(|r| r["deployment"] == model) {
