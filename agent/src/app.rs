@@ -18,6 +18,7 @@ use sandpiper_core::names::DeviceName;
 use sandpiper_core::profile::DeviceProfile;
 use sandpiper_core::reconcile::{Backlog, DeviceState, Reconciler};
 use sandpiper_core::telemetry::Observation;
+use sandpiper_core::window::Wall;
 use sandpiper_transport::token::JoinToken;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -165,6 +166,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let driver = Driver {
         config,
         machine,
+        wall: Wall::default(),
         backlog: Backlog::default(),
         depot,
         fetcher,

@@ -1,5 +1,6 @@
 //! The controller's configuration: what `DATA/config.toml` says, and what it means.
 
+use sandpiper_core::bandwidth::{Bandwidth, GroupRateError, parse_rate};
 use sandpiper_core::names::{FleetName, NameError};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +28,12 @@ pub struct RawConfig {
     /// Directory of packages that devices are installed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packages: Option<String>,
+    /// Bytes per second that all devices together fetch, such as `20MB`; no bound when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<String>,
+    /// The same for devices with one value of a label, such as `site=2MB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_bandwidth: Option<String>,
 }
 
 /// A configuration in which every field has been checked.
@@ -44,6 +51,8 @@ pub struct Config {
     pub operator_listen: SocketAddr,
     /// Directory of packages that devices are installed from.
     pub packages: Option<PathBuf>,
+    /// What all fetches share.
+    pub bandwidth: Bandwidth,
 }
 
 /// A host name or address with a port.
@@ -155,6 +164,16 @@ impl RawConfig {
             "operator_listen",
             socket(&self.operator_listen),
         );
+        let bandwidth = Bandwidth {
+            bytes_per_s: self.bandwidth.as_ref().and_then(|text| {
+                let rate = parse_rate(text).map_err(|e| e.to_string());
+                note(&mut mistakes, "bandwidth", rate)
+            }),
+            per_group: self.group_bandwidth.as_ref().and_then(|text| {
+                let group = text.parse().map_err(|e: GroupRateError| e.to_string());
+                note(&mut mistakes, "group_bandwidth", group)
+            }),
+        };
         for (field, address) in [
             ("device_address", &device_address),
             ("operator_address", &operator_address),
@@ -193,6 +212,7 @@ impl RawConfig {
                     device_listen: d,
                     operator_listen: o,
                     packages,
+                    bandwidth,
                 })
             }
             _ => Err(ConfigError::Mistakes(mistakes)),
@@ -241,6 +261,8 @@ mod tests {
             device_listen: "0.0.0.0:7443".into(),
             operator_listen: "127.0.0.1:7444".into(),
             packages: None,
+            bandwidth: Some("20MB".into()),
+            group_bandwidth: None,
         }
     }
 
@@ -259,9 +281,11 @@ mod tests {
         raw.operator_listen = "localhost".into();
         raw.operator_address = "0.0.0.0:7444".into();
         raw.packages = Some("here".into());
+        raw.bandwidth = Some("fast".into());
+        raw.group_bandwidth = Some("1MB".into());
         let error = raw.validate().unwrap_err();
         assert!(
-            matches!(&error, ConfigError::Mistakes(m) if m.len() == 5),
+            matches!(&error, ConfigError::Mistakes(m) if m.len() == 7),
             "{error}"
         );
         for field in [
@@ -270,6 +294,8 @@ mod tests {
             "operator_listen:",
             "operator_address:",
             "packages:",
+            "bandwidth: `fast` is no rate",
+            "group_bandwidth:",
         ] {
             assert!(error.to_string().contains(field), "{error}");
         }

@@ -3,7 +3,7 @@
 mod certificate;
 
 use self::certificate::ServerCertificate;
-use crate::api::{Devices, Enrolments, Installation, Operators, install_routes};
+use crate::api::{Devices, Enrolments, Installation, Operators, Throttle, install_routes};
 use crate::catalogue::{BlobError, Blobs};
 use crate::clock;
 use crate::config::{Config, ConfigError};
@@ -283,6 +283,8 @@ impl Parts {
         let devices = Devices {
             fleet: self.handle.clone(),
             blobs: Arc::clone(&self.blobs),
+            throttle: Throttle::new(),
+            bandwidth: self.config.bandwidth.clone(),
         };
         let grpc = Routes::new(
             EnrolmentServer::new(enrolments).max_decoding_message_size(MAX_MESSAGE_BYTES),

@@ -9,6 +9,7 @@ mod device;
 mod fetching;
 mod hostile;
 mod serving;
+mod windows;
 
 use std::time::{Duration, Instant};
 

@@ -9,9 +9,11 @@ mod fetch;
 mod install;
 mod operator;
 mod status;
+mod throttle;
 mod watch;
 
 pub use device::Devices;
 pub use enrolment::Enrolments;
 pub use install::{Installation, routes as install_routes};
 pub use operator::Operators;
+pub use throttle::Throttle;

@@ -66,6 +66,11 @@ fn target_dir() -> PathBuf {
     crate::shell::root().join("target")
 }
 
+/// Where toolchains that were fetched are kept.
+pub(crate) fn cross_dir() -> PathBuf {
+    target_dir().join("cross")
+}
+
 /// Where packages are put.
 pub(crate) fn out() -> PathBuf {
     target_dir().join("dist")
@@ -123,7 +128,7 @@ fn source_date() -> Result<u64> {
 
 /// Debian's packages, as far as they have been fetched.
 pub(crate) fn debian() -> Debian {
-    Debian::at(target_dir().join("cross"))
+    Debian::at(cross_dir())
 }
 
 /// Puts the packages of one agent into a directory; [`seal`] makes it one to install from.
@@ -145,7 +150,7 @@ pub(crate) fn seal(out: &Path) -> Result<()> {
 
 /// Builds one program with a profile of cargo; the path of its file.
 pub(crate) fn build(platform: Platform, program: Program, profile: &str) -> Result<PathBuf> {
-    let cross = target_dir().join("cross");
+    let cross = cross_dir();
     let toolchain = Toolchain::find(platform, &cross)?;
     let package = program.package();
     say(&format!("building {package} for {}", platform.name()));
