@@ -12,9 +12,9 @@ use self::board::{BOARDS, Board};
 use self::emulator::Emulator;
 use crate::conformance::Ended;
 use crate::dist::{self, Debian, Platform, Program};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use sandpiper_e2e::binaries::Binaries;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Choices.
@@ -26,6 +26,21 @@ pub(crate) struct Args {
     /// Cargo's profile for the agent: `dist` is what people install and takes long to build.
     #[arg(long, default_value = "dist")]
     profile: String,
+    /// This agent, for the one `--target`, instead of one that is built now.
+    #[arg(long)]
+    agent: Option<PathBuf>,
+    /// Only this part.
+    #[arg(long)]
+    only: Option<Part>,
+}
+
+/// A part of what is done for each board.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Native code in the agent's runner.
+    Code,
+    /// Whole devices, installed from packages.
+    Devices,
 }
 
 /// Runs and prints.
@@ -37,7 +52,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     } else {
         &args.target
     };
-    match all(chosen, &args.profile) {
+    match all(args, chosen) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -52,11 +67,17 @@ pub(crate) fn check() -> Ended {
     if !cfg!(target_arch = "x86_64") {
         return Ended::Absent;
     }
-    if let Err(error) = dist::debian().program("qemu-user-static", "qemu-aarch64-static") {
+    if let Err(error) = Emulator::find(Platform::Arm64, &dist::debian()) {
         eprintln!("{error:#}");
         return Ended::Absent;
     }
-    match all(&[Platform::Arm64], CHECKED) {
+    let args = Args {
+        target: Vec::new(),
+        profile: CHECKED.to_owned(),
+        agent: None,
+        only: None,
+    };
+    match all(&args, &[Platform::Arm64]) {
         Ok(()) => Ended::Passed,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -69,19 +90,28 @@ pub(crate) fn check() -> Ended {
 const CHECKED: &str = "dev";
 
 #[allow(clippy::print_stdout)]
-fn all(platforms: &[Platform], profile: &str) -> Result<()> {
+fn all(args: &Args, platforms: &[Platform]) -> Result<()> {
     let debian = dist::debian();
     let dir = tempfile::tempdir()?;
     let mut agents = Vec::new();
     for &platform in platforms {
-        let agent = dist::build(platform, Program::Agent, profile)?;
+        let agent = match &args.agent {
+            Some(agent) => {
+                ensure!(platforms.len() == 1, "--agent goes with one --target");
+                std::path::absolute(agent)?
+            }
+            None => dist::build(platform, Program::Agent, &args.profile)?,
+        };
         dist::package_agent(platform, &agent, dir.path())?;
         agents.push((platform, Emulator::find(platform, &debian)?, agent));
     }
     dist::seal(dir.path())?;
-    let cases = kernels::cases()?;
+    let cases = match args.only {
+        Some(Part::Devices) => Vec::new(),
+        _ => kernels::cases()?,
+    };
     for (platform, emulator, agent) in &agents {
-        for board in boards(*platform) {
+        for board in boards(*platform).filter(|_| !cases.is_empty()) {
             let compared = kernels::compare(&cases, board, emulator, agent)?;
             println!(
                 "{}: {} integer models give the same bits as here, {} float models differ by at most {:.1e}",
@@ -91,6 +121,9 @@ fn all(platforms: &[Platform], profile: &str) -> Result<()> {
                 compared.farthest
             );
         }
+    }
+    if args.only == Some(Part::Code) {
+        return Ok(());
     }
     if let Some(why) = root::obstacle() {
         println!(
