@@ -104,7 +104,9 @@ impl OperatorService for Operators {
         let installation = self.installation.as_ref();
         let response = v1::CreateJoinTokenResponse {
             id: token.id,
-            install_command: installation.map(|i| i.command(&token_string)).unwrap_or_default(),
+            install_command: installation
+                .map(|i| i.command(&token_string))
+                .unwrap_or_default(),
             controller_pin: installation.map(|i| i.pin().to_owned()).unwrap_or_default(),
             token_string,
         };

@@ -85,7 +85,10 @@ fn made_token(
             if let Some(command) = made.install {
                 let mut hint = std::io::stderr();
                 // The token has been given; nobody is there to read the rest.
-                let _ = writeln!(hint, "\nTo install and join a device, run there:\n\n  {command}\n");
+                let _ = writeln!(
+                    hint,
+                    "\nTo install and join a device, run there:\n\n  {command}\n"
+                );
             }
             Ok(())
         }
