@@ -3,14 +3,19 @@
 #
 #   install.sh --packages DIR        packages from a directory
 #   install.sh --from URL            packages from a controller or a web server
+#   curl ... URL/install | sh        the same from a controller, which fills in URL and pin below
 #
 # The token that lets the device join comes from standard input (--token-stdin), from a file
 # (--token-file FILE) or from the variable SANDPIPER_TOKEN: other users of this device see the
 # arguments of programs, and not those. Run it again to upgrade; a device that has joined keeps
-# its identity.
+# its identity. The newest package that the checksums list is installed, or that of
+# SANDPIPER_VERSION.
 set -eu
 
-VERSION=${SANDPIPER_VERSION:-0.1.0}
+# Filled in by the controller that serves this.
+FROM=
+PIN=
+VERSION=${SANDPIPER_VERSION:-}
 # Everything happens below this directory; a test puts its own there.
 ROOT=${SANDPIPER_ROOT:-}
 STATE=/var/lib/sandpiper-agent
@@ -24,7 +29,7 @@ fail() {
 usage() {
 	cat <<'TEXT'
 usage: install.sh (--packages DIR | --from URL [--pin PIN]) [--token-stdin | --token-file FILE]
-                  [--name NAME] [--tarball] [--dry-run]
+                  [--name NAME] [--tarball] [--dry-run] [TOKEN]
        install.sh --uninstall [--purge] [--dry-run]
 TEXT
 }
@@ -67,25 +72,36 @@ system() {
 	(. "$ROOT/etc/os-release" 2>/dev/null && say "${PRETTY_NAME:-unknown system}") || say "unknown system"
 }
 
-# Puts a package into $work, and checks it against the checksums that came from the same place.
+# Puts a file of the packages into $work.
 obtain() {
-	for item in "$1" SHA256SUMS; do
-		if [ -n "$packages" ]; then
-			[ -r "$packages/$item" ] || fail "there is no $item in $packages"
-			cp "$packages/$item" "$work/$item"
-		else
-			url="$from/packages/$item"
-			# With a pin the certificate need not be known to this device, only its key.
-			curl -fsS --retry 3 ${pin:+-k --pinnedpubkey "$pin"} -o "$work/$item" "$url" ||
-				fail "cannot fetch $url"
-		fi
-	done
+	if [ -n "$packages" ]; then
+		[ -r "$packages/$1" ] || fail "there is no $1 in $packages"
+		cp "$packages/$1" "$work/$1"
+	else
+		# With a pin the certificate need not be known to this device, only its key.
+		curl -fsS --retry 3 ${pin:+-k --pinnedpubkey "$pin"} -o "$work/$1" "$from/packages/$1" ||
+			fail "cannot fetch $from/packages/$1"
+	fi
+}
+
+# Sets $file to a package that the checksums list: the one of $VERSION, or the newest. Its name is
+# $1, a version without blanks and slashes, and $2.
+choose() {
+	file=$(sed -n "s/^[0-9a-f]\{64\}  \($1${VERSION:-[0-9][0-9A-Za-z.+~-]*}$2\)\$/\1/p" "$work/SHA256SUMS" |
+		{ sort -V 2>/dev/null || sort; } | tail -n 1)
+	[ -n "$file" ] || fail "there is no $1${VERSION:-VERSION}$2 among the packages of ${packages:-$from}"
+}
+
+# Checks a package against the checksums that came from the same place.
+verify() {
 	(cd "$work" && grep "  $1\$" SHA256SUMS >one && sha256sum -c one >/dev/null) ||
 		fail "$1 is damaged: its checksum is not the one of SHA256SUMS"
 }
 
 install_deb() {
-	change dpkg --root="${ROOT:-/}" --install "$work/$1"
+	# The configuration belongs to the owner of the device: an upgrade leaves it alone, and asks
+	# nobody, since this script may be what standard input holds.
+	change dpkg --root="${ROOT:-/}" --force-confdef --force-confold --install "$work/$1" </dev/null
 }
 
 install_tarball() {
@@ -191,6 +207,10 @@ main() {
 			usage
 			exit 0
 			;;
+		sandpiper-join*)
+			say "warning: other users of this device see this token as long as this runs; SANDPIPER_TOKEN hides it" >&2
+			token=$1
+			;;
 		*)
 			usage >&2
 			fail "unknown argument; a token is given by --token-stdin, --token-file or SANDPIPER_TOKEN"
@@ -206,21 +226,28 @@ main() {
 		return
 	fi
 	[ "$purge" = no ] || fail "--purge goes with --uninstall"
-	[ -n "$packages$from" ] || fail "say where the packages are: --packages DIR or --from URL"
 	[ -z "$packages" ] || [ -z "$from" ] || fail "--packages and --from exclude each other"
+	if [ -z "$packages$from" ]; then
+		from=$FROM pin=${pin:-$PIN}
+	fi
+	[ -n "$packages$from" ] || fail "say where the packages are: --packages DIR or --from URL"
+	[ -n "$packages" ] || command -v curl >/dev/null || fail "curl is needed to fetch packages: install it"
 	arch=$(platform)
 	say "$(board), $(system), $arch"
 	work=$(mktemp -d)
 	trap 'rm -rf "$work"' EXIT
+	obtain SHA256SUMS
 	if [ "$tarball" = no ] && command -v dpkg >/dev/null && [ -d "$ROOT/var/lib/dpkg" ]; then
-		file="sandpiper-agent_${VERSION}_$arch.deb"
-		obtain "$file"
-		install_deb "$file"
+		choose sandpiper-agent_ "_$arch.deb"
+		how=install_deb
 	else
-		file="sandpiper-agent-$VERSION-$arch.tar.gz"
-		obtain "$file"
-		install_tarball "$file"
+		choose sandpiper-agent- "-$arch.tar.gz"
+		how=install_tarball
 	fi
+	obtain "$file"
+	verify "$file"
+	say "installing $file"
+	"$how" "$file"
 	join
 	restart
 }

@@ -25,6 +25,9 @@ pub struct RawConfig {
     pub device_listen: String,
     /// Where the operator listener binds, `IP:PORT`.
     pub operator_listen: String,
+    /// Directory of packages that devices are installed from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packages: Option<String>,
     /// Bytes per second that all devices together fetch, such as `20MB`; no bound when missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<String>,
@@ -46,6 +49,8 @@ pub struct Config {
     pub device_listen: SocketAddr,
     /// Where the operator listener binds.
     pub operator_listen: SocketAddr,
+    /// Directory of packages that devices are installed from.
+    pub packages: Option<PathBuf>,
     /// What all fetches share.
     pub bandwidth: Bandwidth,
 }
@@ -186,6 +191,10 @@ impl RawConfig {
         {
             mistakes.push(format!("device_listen and operator_listen are both {a}"));
         }
+        let packages = self.packages.as_ref().map(PathBuf::from);
+        if packages.as_ref().is_some_and(|p| !p.is_absolute()) {
+            mistakes.push("packages: an absolute path is needed".to_owned());
+        }
         match (
             fleet,
             device_address,
@@ -202,6 +211,7 @@ impl RawConfig {
                     operator_address,
                     device_listen: d,
                     operator_listen: o,
+                    packages,
                     bandwidth,
                 })
             }
@@ -250,6 +260,7 @@ mod tests {
             operator_address: "[::1]:7444".into(),
             device_listen: "0.0.0.0:7443".into(),
             operator_listen: "127.0.0.1:7444".into(),
+            packages: None,
             bandwidth: Some("20MB".into()),
             group_bandwidth: None,
         }
@@ -269,11 +280,12 @@ mod tests {
         raw.device_address = "nowhere".into();
         raw.operator_listen = "localhost".into();
         raw.operator_address = "0.0.0.0:7444".into();
+        raw.packages = Some("here".into());
         raw.bandwidth = Some("fast".into());
         raw.group_bandwidth = Some("1MB".into());
         let error = raw.validate().unwrap_err();
         assert!(
-            matches!(&error, ConfigError::Mistakes(m) if m.len() == 6),
+            matches!(&error, ConfigError::Mistakes(m) if m.len() == 7),
             "{error}"
         );
         for field in [
@@ -281,6 +293,7 @@ mod tests {
             "device_address:",
             "operator_listen:",
             "operator_address:",
+            "packages:",
             "bandwidth: `fast` is no rate",
             "group_bandwidth:",
         ] {

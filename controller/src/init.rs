@@ -5,7 +5,7 @@ use crate::context::{Context, ContextError};
 use sandpiper_core::names::{ActorName, NameError};
 use sandpiper_core::time::Millis;
 use sandpiper_transport::fsio::{FsError, write_atomic};
-use sandpiper_transport::pki::{Ca, PkiError};
+use sandpiper_transport::pki::{Ca, KeyPair, PkiError};
 use sandpiper_transport::signing::{KeyError, SigningKey};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -99,6 +99,7 @@ impl InitArgs {
             bandwidth: None,
             group_bandwidth: None,
             operator_listen: operator_listen.to_string(),
+            packages: None,
         })
     }
 
@@ -191,7 +192,8 @@ pub fn init(args: &InitArgs, now: Millis) -> Result<PathBuf, InitError> {
     Ok(path)
 }
 
-/// Issues the controller's own certificate for the hosts it is reached by.
+/// Issues the controller's own certificate for the hosts it is reached by; gives its key. The key
+/// in `dir` is used again: commands that devices are installed with pin it.
 ///
 /// # Errors
 /// [`InitError`] when it cannot be made or written.
@@ -200,17 +202,22 @@ pub fn issue_server(
     ca: &Ca,
     addresses: &[&HostPort],
     now: Millis,
-) -> Result<(), InitError> {
+) -> Result<KeyPair, InitError> {
     let mut hosts: Vec<String> = addresses.iter().map(|a| a.host.clone()).collect();
     hosts.extend([
         "localhost".to_owned(),
         "127.0.0.1".to_owned(),
         "::1".to_owned(),
     ]);
-    let issued = ca.issue_server(&ActorName::new("controller")?, &hosts, now)?;
+    let kept = std::fs::read_to_string(dir.join("server.key")).ok();
+    let key = match kept.and_then(|pem| KeyPair::from_pem(&pem).ok()) {
+        Some(key) => key,
+        None => KeyPair::generate()?,
+    };
+    let issued = ca.issue_server(&ActorName::new("controller")?, &hosts, &key, now)?;
     write_atomic(&dir.join("server.key"), issued.key_pem.as_bytes(), 0o600)?;
     write_atomic(&dir.join("server.pem"), issued.chain_pem.as_bytes(), 0o644)?;
-    Ok(())
+    Ok(key)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! | [`api`] | gRPC; the only place with generated types |
 //! | [`fleet`] | the state and the task that owns it |
 //! | [`catalogue`] | versions and artefacts |
+//! | [`packages`] | what devices are installed from |
 //! | [`store`] | what survives |
 
 pub mod api;
@@ -18,5 +19,6 @@ pub mod context;
 pub mod fleet;
 pub mod import;
 pub mod init;
+pub mod packages;
 pub mod serve;
 pub mod store;

@@ -52,7 +52,8 @@ async fn run(program: Program) -> Result<(), (String, ExitCode)> {
 }
 
 async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
-    Ok(Server::start(&args.data).await?.run(signals()?).await?)
+    let server = Server::start_with(&args.data, args.packages.as_deref()).await?;
+    Ok(server.run(signals()?).await?)
 }
 
 #[tokio::main]

@@ -3,13 +3,14 @@
 mod certificate;
 
 use self::certificate::ServerCertificate;
-use crate::api::{Devices, Enrolments, Operators, Throttle};
+use crate::api::{Devices, Enrolments, Installation, Operators, Throttle, install_routes};
 use crate::catalogue::{BlobError, Blobs};
 use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::context::{Context, ContextError};
 use crate::fleet::{self, Authority, FleetHandle, Running, State};
 use crate::init::InitError;
+use crate::packages::{PackageError, Packages};
 use crate::store::{SledStore, Store, StoreError};
 use sandpiper_proto::limits::MAX_MESSAGE_BYTES;
 use sandpiper_proto::v1::device_service_server::DeviceServiceServer;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tonic::service::Routes;
 
 /// Longest that open calls may take to end after a stop was asked for; live streams of
 /// devices never end by themselves and are cut then.
@@ -38,6 +40,10 @@ pub struct ServeArgs {
     /// Directory that `sandpiper init` made
     #[arg(long)]
     pub data: PathBuf,
+    /// Directory with install.sh, packages and SHA256SUMS, which devices are installed from
+    /// [default: `packages` of config.toml, or what the controller's package brought along]
+    #[arg(long)]
+    pub packages: Option<PathBuf>,
 }
 
 /// Why the controller does not run.
@@ -72,6 +78,9 @@ pub enum ServeError {
     /// The artefacts cannot be reached.
     #[error("the artefacts cannot be reached")]
     Blobs(#[from] BlobError),
+    /// The packages cannot be given to devices.
+    #[error("devices cannot be installed from here")]
+    Packages(#[from] PackageError),
     /// A port cannot be bound.
     #[error("cannot listen on {address}: is another controller running?")]
     Bind {
@@ -137,13 +146,23 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, u16), ServeError> {
 }
 
 impl Server {
-    /// Starts the controller of a data directory. When this returns, both listeners accept,
-    /// and `addresses.json` and `admin.toml` name them.
+    /// Starts the controller of a data directory, see [`Server::start_with`].
     ///
     /// # Errors
     /// [`ServeError`].
     pub async fn start(dir: &Path) -> Result<Self, ServeError> {
+        Self::start_with(dir, None).await
+    }
+
+    /// Starts the controller of a data directory; `packages` takes the place of the configured
+    /// ones. When this returns, both listeners accept, and `addresses.json` and `admin.toml` name
+    /// them.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub async fn start_with(dir: &Path, packages: Option<&Path>) -> Result<Self, ServeError> {
         let config = Config::load(dir)?;
+        let packages = Packages::find(packages.or(config.packages.as_deref()))?;
         let authority = Arc::new(authority(dir)?);
         let hosts = [&config.device_address, &config.operator_address];
         let hosts = hosts.into_iter().cloned().collect();
@@ -162,6 +181,8 @@ impl Server {
             device: config.device_address.bound(device_port).to_string(),
             operator: config.operator_address.bound(operator_port).to_string(),
         };
+        let installation =
+            packages.map(|p| Installation::new(p, &addresses.device, certificate.pin()));
         let (handle, fleet) = fleet::spawn(state, store);
         let (stop, stopped) = watch::channel(false);
         let parts = Parts {
@@ -170,6 +191,7 @@ impl Server {
             blobs,
             handle,
             addresses: addresses.clone(),
+            installation,
         };
         let for_devices = certificate.listener(ClientCertificates::Optional)?;
         let for_operators = certificate.listener(ClientCertificates::Required)?;
@@ -242,6 +264,7 @@ struct Parts {
     blobs: Arc<Blobs>,
     handle: FleetHandle,
     addresses: Addresses,
+    installation: Option<Installation>,
 }
 
 type Listener = JoinHandle<Result<(), tonic::transport::Error>>;
@@ -263,13 +286,15 @@ impl Parts {
             throttle: Throttle::new(),
             bandwidth: self.config.bandwidth.clone(),
         };
-        let router = server::builder()
-            .add_service(
-                EnrolmentServer::new(enrolments).max_decoding_message_size(MAX_MESSAGE_BYTES),
-            )
-            .add_service(
-                DeviceServiceServer::new(devices).max_decoding_message_size(MAX_MESSAGE_BYTES),
-            );
+        let grpc = Routes::new(
+            EnrolmentServer::new(enrolments).max_decoding_message_size(MAX_MESSAGE_BYTES),
+        )
+        .add_service(
+            DeviceServiceServer::new(devices).max_decoding_message_size(MAX_MESSAGE_BYTES),
+        );
+        let http = install_routes(self.installation.clone());
+        let all = grpc.into_axum_router().merge(http);
+        let router = server::builder().add_routes(Routes::from(all));
         let incoming = server::listen(listener, tls, Limits::default());
         tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopped(stop)))
     }
@@ -286,6 +311,7 @@ impl Parts {
             authority: Arc::clone(&self.authority),
             device_address: self.addresses.device.clone(),
             name: self.config.fleet.clone(),
+            installation: self.installation.clone(),
         };
         let router = server::builder().add_service(
             OperatorServiceServer::new(operators).max_decoding_message_size(MAX_MESSAGE_BYTES),

@@ -50,6 +50,10 @@ const CHECKS: &[Check] = &[
         run: fuzz,
     },
     Check {
+        name: "pi",
+        run: pi,
+    },
+    Check {
         name: "deny",
         run: deny,
     },
@@ -169,6 +173,16 @@ fn fuzz() -> Outcome {
         Ended::Failed => Outcome::Failed,
         Ended::Absent => {
             Outcome::Skipped("ONNX Runtime, which results are held against, cannot be fetched")
+        }
+    }
+}
+
+fn pi() -> Outcome {
+    match crate::pi::check() {
+        Ended::Passed => Outcome::Passed,
+        Ended::Failed => Outcome::Failed,
+        Ended::Absent => {
+            Outcome::Skipped("there is no emulator of ARM here, and none can be fetched")
         }
     }
 }

@@ -8,6 +8,7 @@ mod demo;
 mod dist;
 mod fuzz;
 mod peer;
+mod pi;
 mod python;
 mod shell;
 mod sim;
@@ -44,6 +45,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Static programs, packages and a container image, in `target/dist`.
     Dist(dist::Args),
+    /// Virtual Raspberry Pis: the agent's packages in emulation, held against this machine.
+    Pi(pi::Args),
     /// The hot loops of a model's native code.
     Asm(asm::Args),
     /// Figures with both sides and where they come from.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Sim(args) => sim::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Dist(args) => dist::run(&args),
+        Command::Pi(args) => pi::run(&args),
         Command::Asm(args) => asm::run(&args),
         Command::Bench(what) => bench::run(&what),
     }

@@ -11,9 +11,7 @@ pub(crate) fn root() -> PathBuf {
 
 /// Cargo, as it was called.
 pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root());
-    command
+    sandpiper_e2e::binaries::cargo()
 }
 
 /// Whether this program can be started and says its version.
@@ -28,6 +26,7 @@ pub(crate) fn has(program: &str, argument: &str) -> bool {
 pub(crate) fn other_cargo(rustc: &Path, cargo: &Path) -> Command {
     let mut command = Command::new(cargo);
     command.current_dir(root());
+    sandpiper_e2e::binaries::forget_caller(&mut command);
     command.env("RUSTC", rustc);
     // Names of the calling toolchain that would speak for it.
     command.env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");

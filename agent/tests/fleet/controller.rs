@@ -11,7 +11,7 @@ use sandpiper_proto::convert::{
 use sandpiper_proto::v1;
 use sandpiper_proto::v1::device_service_server::{DeviceService, DeviceServiceServer};
 use sandpiper_proto::v1::enrolment_server::{Enrolment, EnrolmentServer};
-use sandpiper_transport::pki::Ca;
+use sandpiper_transport::pki::{Ca, KeyPair};
 use sandpiper_transport::server::{ClientCertificates, Limits, Peer, ServerTls, builder, listen};
 use sandpiper_transport::signing::SigningKey;
 use sandpiper_transport::token::JoinToken;
@@ -101,7 +101,8 @@ impl Controller {
     /// Serves on TLS; gives the address and the task.
     pub(crate) async fn serve(self: &Arc<Self>) -> (String, JoinHandle<()>) {
         let name = ActorName::new("controller").unwrap();
-        let issued = self.ca.issue_server(&name, &[], now()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let issued = self.ca.issue_server(&name, &[], &key, now()).unwrap();
         let clients = ClientCertificates::Optional;
         let tls = ServerTls::new(&issued, self.ca.certificate_der(), clients).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -72,6 +72,20 @@ pub struct Item {
     pub document: Value,
 }
 
+/// A join token that was just made.
+#[derive(Clone, serde::Serialize)]
+pub struct MadeToken {
+    /// Its public name.
+    pub id: String,
+    /// All that a device needs to join. A secret.
+    pub token: String,
+    /// What a person runs on a device to install and join it; none if the controller holds no
+    /// packages. Holds the token.
+    pub install: Option<String>,
+    /// Pin of the controller's key, as `curl --pinnedpubkey` takes it; none without packages.
+    pub controller_pin: Option<String>,
+}
+
 /// What a watch gives.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Watched {
@@ -177,17 +191,23 @@ impl OperatorClient {
         Ok(answer.into_inner().parse()?)
     }
 
-    /// Makes a join token; gives its id and the text a device needs.
+    /// Makes a join token.
     ///
     /// # Errors
     /// [`CallError`].
     pub async fn create_join_token(
         &mut self,
         request: JoinTokenRequest,
-    ) -> Result<(String, String), CallError> {
+    ) -> Result<MadeToken, CallError> {
         let request = v1::CreateJoinTokenRequest::from(request);
         let answer = self.inner.create_join_token(request).await?.into_inner();
-        Ok((answer.id, answer.token_string))
+        let some = |text: String| Some(text).filter(|t| !t.is_empty());
+        Ok(MadeToken {
+            id: answer.id,
+            token: answer.token_string,
+            install: some(answer.install_command),
+            controller_pin: some(answer.controller_pin),
+        })
     }
 
     /// Revokes a join token.

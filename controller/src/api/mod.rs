@@ -1,11 +1,12 @@
 //! gRPC for devices and operators: the only place with generated types. A message is converted
-//! as soon as it arrives; what goes on is valid.
+//! as soon as it arrives; what goes on is valid. Beside it, plain HTTP for devices without an agent.
 
 mod auth;
 pub mod client;
 mod device;
 mod enrolment;
 mod fetch;
+mod install;
 mod operator;
 mod status;
 mod throttle;
@@ -13,5 +14,6 @@ mod watch;
 
 pub use device::Devices;
 pub use enrolment::Enrolments;
+pub use install::{Installation, routes as install_routes};
 pub use operator::Operators;
 pub use throttle::Throttle;

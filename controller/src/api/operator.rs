@@ -1,7 +1,7 @@
 //! The service for operators and publishers.
 
 use super::status::{of_blob, of_fleet, of_join};
-use super::{auth, watch};
+use super::{Installation, auth, watch};
 use crate::catalogue::{self, Blobs};
 use crate::fleet::{Authority, FleetError, FleetHandle};
 use sandpiper_core::digest::ArtefactRef;
@@ -31,6 +31,8 @@ pub struct Operators {
     pub device_address: String,
     /// The fleet's name.
     pub name: FleetName,
+    /// What devices are installed from, if the controller holds packages.
+    pub installation: Option<Installation>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -98,9 +100,15 @@ impl OperatorService for Operators {
             ca_pin: self.authority.ca.pin(),
             secret: token.secret,
         };
+        let token_string = string.to_string();
+        let installation = self.installation.as_ref();
         let response = v1::CreateJoinTokenResponse {
             id: token.id,
-            token_string: string.to_string(),
+            install_command: installation
+                .map(|i| i.command(&token_string))
+                .unwrap_or_default(),
+            controller_pin: installation.map(|i| i.pin().to_owned()).unwrap_or_default(),
+            token_string,
         };
         Ok(Response::new(response))
     }

@@ -98,7 +98,7 @@ pub enum Command {
 /// Join tokens.
 #[derive(Debug, Clone, Subcommand)]
 pub enum JoinToken {
-    /// Make a token for one device; prints the string that the device needs.
+    /// Make a token for one device; prints the string that the device needs, and how to install it.
     #[command(
         after_help = "Example:\n  sandpiper join-token create --ttl 10m --label app=activity"
     )]
@@ -112,7 +112,7 @@ pub enum JoinToken {
         /// What it is for, for people.
         #[arg(long, default_value = "")]
         description: String,
-        /// Print the token's name instead of the string.
+        /// `name`: the token's name instead of the string; `json`, `yaml`: all of it.
         #[arg(short, long, value_enum)]
         output: Option<Format>,
     },

@@ -26,6 +26,7 @@ pub(super) struct ServerCertificate {
     listeners: Vec<Arc<ServerTls>>,
     issued: Issued,
     validity: Validity,
+    pin: String,
 }
 
 impl ServerCertificate {
@@ -37,7 +38,7 @@ impl ServerCertificate {
         now: Millis,
     ) -> Result<Self, ServeError> {
         let named: Vec<&HostPort> = hosts.iter().collect();
-        issue_server(&dir, &authority.ca, &named, now)?;
+        let pin = issue_server(&dir, &authority.ca, &named, now)?.pin();
         let issued = Issued {
             chain_pem: read(&dir, "server.pem")?,
             key_pem: read(&dir, "server.key")?,
@@ -51,7 +52,14 @@ impl ServerCertificate {
             listeners: Vec::new(),
             issued,
             validity,
+            pin,
         })
+    }
+
+    /// By which programs that are not ours know the controller, see
+    /// [`sandpiper_transport::pki::KeyPair::pin`].
+    pub(super) fn pin(&self) -> &str {
+        &self.pin
     }
 
     /// TLS for a listener, which from now on shows whatever certificate is the newest.
@@ -76,7 +84,7 @@ impl ServerCertificate {
         for tls in &self.listeners {
             tls.replace(&next.issued)?;
         }
-        (self.issued, self.validity) = (next.issued, next.validity);
+        (self.issued, self.validity, self.pin) = (next.issued, next.validity, next.pin);
         Ok(true)
     }
 
@@ -136,6 +144,7 @@ mod tests {
         let (dir, now) = (tempfile::tempdir().unwrap(), clock::now());
         let mut certificate = certificate(dir.path(), now);
         let first = on_disk(&certificate);
+        let pin = certificate.pin().to_owned();
         assert!(!certificate.renew_if_due(now).unwrap());
         let early = now.plus(SERVICE_LIFE / 2 - Duration::from_secs(7200));
         assert!(!certificate.renew_if_due(early).unwrap());
@@ -147,6 +156,7 @@ mod tests {
         let back = Millis(now.0 - 86_400_000);
         assert!(certificate.renew_if_due(back).unwrap());
         assert!(on_disk(&certificate).to < first.to);
+        assert_eq!(certificate.pin(), pin, "the key stays");
     }
 
     #[tokio::test]

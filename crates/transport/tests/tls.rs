@@ -97,7 +97,8 @@ struct Fleet {
 impl Fleet {
     fn server(ca: &Ca, at: Millis) -> Issued {
         let name = ActorName::new("controller").unwrap();
-        ca.issue_server(&name, &["127.0.0.1".to_owned()], at)
+        let key = KeyPair::generate().unwrap();
+        ca.issue_server(&name, &["127.0.0.1".to_owned()], &key, at)
             .unwrap()
     }
 

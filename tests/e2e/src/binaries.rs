@@ -44,10 +44,23 @@ impl Binaries {
     }
 }
 
-fn cargo() -> Command {
+/// Cargo, as it was called, at the root of the workspace.
+pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(crate::root());
+    forget_caller(&mut command);
     command
+}
+
+/// Takes out of a command's environment what cargo tells of the package that it runs. Build scripts
+/// (ring's) look at these names, and everything above them would be built anew for each caller.
+pub fn forget_caller(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
 }
 
 fn target() -> Result<PathBuf> {

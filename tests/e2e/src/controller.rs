@@ -18,6 +18,7 @@ const START: Duration = Duration::from_secs(20);
 pub struct Controller {
     binaries: Binaries,
     dir: PathBuf,
+    packages: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -56,9 +57,18 @@ impl Controller {
     /// # Errors
     /// When `init` fails or the controller does not answer.
     pub fn start(binaries: &Binaries, dir: &Path) -> Result<Self> {
+        Self::start_with(binaries, dir, None)
+    }
+
+    /// The same with a directory of packages that devices are installed from.
+    ///
+    /// # Errors
+    /// As [`Controller::start`].
+    pub fn start_with(binaries: &Binaries, dir: &Path, packages: Option<&Path>) -> Result<Self> {
         let mut it = Self {
             binaries: binaries.clone(),
             dir: dir.join("controller"),
+            packages: packages.map(Path::to_owned),
             process: None,
         };
         let data = it.dir.display().to_string();
@@ -91,6 +101,9 @@ impl Controller {
     pub fn serve(&mut self) -> Result<()> {
         let mut command = Command::new(&self.binaries.controller);
         command.arg("serve").arg("--data").arg(&self.dir);
+        if let Some(packages) = &self.packages {
+            command.arg("--packages").arg(packages);
+        }
         let log = self.dir.with_extension("log");
         let mut process = Process::start(&mut command, &log)?;
         wait::until("the controller answers", START, || {

@@ -71,6 +71,14 @@ impl Process {
         Ok(())
     }
 
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end in time; it is killed then.
+    pub fn wait(mut self, limit: Duration) -> Result<ExitStatus> {
+        crate::wait::until("a process ends", limit, || Ok(self.child.try_wait()?))
+    }
+
     /// Asks it to end with SIGTERM and waits.
     ///
     /// # Errors

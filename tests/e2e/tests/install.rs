@@ -85,6 +85,11 @@ impl Pi {
     }
 
     fn run(&self, args: &[&str], token: Option<&str>) -> Output {
+        let token = token.map(|t| ("SANDPIPER_TOKEN", t));
+        self.asked(args, &Vec::from_iter(token))
+    }
+
+    fn asked(&self, args: &[&str], env: &[(&str, &str)]) -> Output {
         let packages = self.path("packages").display().to_string();
         let path = format!(
             "{}:{}",
@@ -104,10 +109,7 @@ impl Pi {
         if !args.contains(&"--uninstall") {
             command.args(["--packages", &packages]);
         }
-        if let Some(token) = token {
-            command.env("SANDPIPER_TOKEN", token);
-        }
-        command.output().unwrap()
+        command.envs(env.iter().copied()).output().unwrap()
     }
 
     fn ok(&self, args: &[&str], token: Option<&str>) -> String {
@@ -198,10 +200,52 @@ fn what_is_wrong_is_said_and_nothing_is_installed() {
     fs::remove_file(&damaged).unwrap();
     let said = pi.refused(&[], Some(TOKEN));
     assert!(said.contains("there is no sandpiper-agent-0.1.0"), "{said}");
-    let said = pi.refused(&[TOKEN], None);
+    let said = pi.refused(&["a-secret"], None);
     assert!(said.contains("--token-stdin"), "{said}");
-    assert!(!said.contains(TOKEN), "{said}");
+    assert!(!said.contains("a-secret"), "{said}");
     assert!(!pi.has("log") && !pi.has("usr"));
+}
+
+#[test]
+fn a_token_among_the_arguments_is_taken_with_a_warning() {
+    let pi = Pi::new();
+    let output = pi.run(&[TOKEN], None);
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("other users") && !said.contains(TOKEN),
+        "{said}"
+    );
+    assert_eq!(pi.text("token").trim(), TOKEN);
+    assert!(!pi.text("log").contains(TOKEN));
+}
+
+#[test]
+fn the_newest_package_is_installed_unless_another_is_asked_for() {
+    let pi = Pi::new();
+    let script = "cp -r packages/. more; cd more; \
+        for v in 0.2.0 0.10.0; do cp *-0.1.0-arm64.tar.gz sandpiper-agent-$v-arm64.tar.gz; done; \
+        cp *-0.1.0-arm64.tar.gz sandpiper-agent-0.99.0-armhf.tar.gz; sha256sum *.gz >SHA256SUMS; \
+        mv * ../packages";
+    fs::create_dir(pi.path("more")).unwrap();
+    shell(pi.dir.path(), script);
+    let said = pi.ok(&["--dry-run"], None);
+    assert!(
+        said.contains("installing sandpiper-agent-0.10.0-arm64.tar.gz"),
+        "{said}"
+    );
+    let said = pi.asked(&["--dry-run"], &[("SANDPIPER_VERSION", "0.2.0")]);
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(
+        said.contains("installing sandpiper-agent-0.2.0-arm64.tar.gz"),
+        "{said}"
+    );
+    let said = pi.asked(&["--dry-run"], &[("SANDPIPER_VERSION", "7")]);
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(
+        said.contains("there is no sandpiper-agent-7-arm64.tar.gz"),
+        "{said}"
+    );
 }
 
 #[test]

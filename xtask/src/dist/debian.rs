@@ -1,12 +1,13 @@
-//! A cross toolchain from Debian's packages, unpacked below `target`: for machines where rustup
-//! has not got the target and cannot fetch it. Nothing is installed and no root is needed; apt
-//! keeps its state in a directory of ours.
+//! A cross toolchain, an emulator and systems of other architectures from Debian's packages, unpacked
+//! below `target`: for machines where rustup has not got the target and cannot fetch it. Nothing is
+//! installed and no root is needed.
 
+use super::apt::{Apt, run};
 use super::platform::Platform;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// The release whose packages fit together: a compiler of one version with the libraries of two
@@ -15,8 +16,9 @@ const SUITES: &[(&str, &str)] = &[
     ("debian", "bookworm"),
     ("debian-security", "bookworm-security"),
 ];
-const MIRROR: &str = "http://deb.debian.org";
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// A system to install into needs no compiler of a security update, and not every release of those
+/// has every architecture.
+const SYSTEM: &[(&str, &str)] = &[("debian", "bookworm")];
 
 /// The compiler, cargo, and the libraries that they load.
 const COMPILER: &[&str] = &[
@@ -145,6 +147,52 @@ impl Debian {
         Ok(path)
     }
 
+    /// A program that needs nothing else, from a package.
+    ///
+    /// # Errors
+    /// When the package cannot be fetched.
+    pub(crate) fn program(&self, package: &str, name: &str) -> Result<PathBuf> {
+        self.unpack(&[package])?;
+        let path = self.root().join("usr/bin").join(name);
+        ensure!(path.exists(), "Debian's {package} holds no {name}");
+        Ok(path)
+    }
+
+    /// The files of packages for a platform, with those of all that they depend on.
+    ///
+    /// # Errors
+    /// When they cannot be fetched.
+    pub(crate) fn with_dependencies(
+        &self,
+        platform: Platform,
+        packages: &[&str],
+    ) -> Result<Vec<PathBuf>> {
+        let dir = self.dir.join(format!("system-{}", platform.name()));
+        let architectures: &[&str] = match platform {
+            Platform::Arm64 => &["arm64"],
+            Platform::Armhf => &["armhf"],
+            Platform::Amd64 => &["amd64"],
+        };
+        let apt = Apt::new(dir.clone(), architectures, SYSTEM);
+        let (mark, wanted) = (dir.join("wanted"), packages.join(" "));
+        if fs::read_to_string(&mark).ok().as_ref() != Some(&wanted) {
+            // Half of what another list asked for is of no use.
+            if dir.exists() {
+                fs::remove_dir_all(&dir)?;
+            }
+            apt.update()?;
+            let options = [
+                "install",
+                "--download-only",
+                "--yes",
+                "--no-install-recommends",
+            ];
+            run(apt.get().args(options).args(packages))?;
+            fs::write(&mark, wanted)?;
+        }
+        apt.fetched()
+    }
+
     /// Fetches and unpacks those packages that are not there yet.
     fn unpack(&self, packages: &[&str]) -> Result<()> {
         let marks = self.dir.join("unpacked");
@@ -154,21 +202,12 @@ impl Debian {
         if missing.is_empty() {
             return Ok(());
         }
-        for tool in ["apt-get", "dpkg-deb"] {
-            ensure!(
-                crate::shell::has(tool, "--version"),
-                "rustup has not got this target and there is no {tool} to fetch Debian's toolchain: \
-                 run `rustup target add`, or use a machine with Debian or Ubuntu"
-            );
-        }
-        ensure!(
-            Path::new(KEYRING).exists(),
-            "{KEYRING} is missing, by which Debian's packages are verified: install debian-archive-keyring"
-        );
-        self.update()?;
+        fs::create_dir_all(self.root())?;
+        let apt = Apt::new(self.dir.join("apt"), &["amd64", "arm64"], SUITES);
+        apt.update()?;
         for package in missing {
             let debs = tempfile::tempdir_in(&self.dir)?;
-            run(self.apt().arg("download").arg(package).current_dir(&debs))?;
+            run(apt.get().arg("download").arg(package).current_dir(&debs))?;
             for deb in fs::read_dir(&debs)? {
                 run(Command::new("dpkg-deb")
                     .arg("-x")
@@ -179,56 +218,4 @@ impl Debian {
         }
         Ok(())
     }
-
-    /// Reads the lists of packages, once.
-    fn update(&self) -> Result<()> {
-        let apt = self.dir.join("apt");
-        for dir in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(apt.join(dir))?;
-        }
-        fs::create_dir_all(self.root())?;
-        fs::write(apt.join("status"), "")?;
-        let mirror = std::env::var("SANDPIPER_DEBIAN_MIRROR");
-        let mirror = mirror.unwrap_or_else(|_| MIRROR.to_owned());
-        let line = |(archive, suite): &(&str, &str)| {
-            format!("deb [signed-by={KEYRING} arch=amd64,arm64] {mirror}/{archive} {suite} main\n")
-        };
-        let lines: String = SUITES.iter().map(line).collect();
-        fs::write(apt.join("sources.list"), lines)?;
-        run(self.apt().arg("update"))
-            .with_context(|| format!("Debian's packages cannot be reached at {mirror}"))
-    }
-
-    fn apt(&self) -> Command {
-        let apt = self.dir.join("apt");
-        let mut command = Command::new("apt-get");
-        command.arg("-qq");
-        let mut option = |name: &str, value: &str| {
-            command.arg("-o").arg(format!("{name}={value}"));
-        };
-        let path = |name: &str| apt.join(name).display().to_string();
-        option("Dir::State", &apt.display().to_string());
-        option("Dir::State::status", &path("status"));
-        option("Dir::State::lists", &path("lists"));
-        option("Dir::Cache", &path("cache"));
-        option("Dir::Etc::sourcelist", &path("sources.list"));
-        option("Dir::Etc::sourceparts", "/dev/null");
-        option("APT::Architectures::", "arm64");
-        // The user that apt would become cannot write here.
-        option("APT::Sandbox::User", "root");
-        command
-    }
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let name = command.get_program().display().to_string();
-    let output = command
-        .output()
-        .with_context(|| format!("cannot start {name}"))?;
-    ensure!(
-        output.status.success(),
-        "{name} failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
 }

@@ -101,3 +101,90 @@ pub(super) fn image(
     ];
     tar(&entries, mtime)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::io::Read as _;
+
+    /// Files of a tar file by their paths.
+    fn walk(bytes: &[u8]) -> BTreeMap<String, (u32, Vec<u8>)> {
+        let mut archive = tar::Archive::new(bytes);
+        let files = archive.entries().unwrap().map(Result::unwrap);
+        let files = files.filter(|f| f.header().entry_type().is_file());
+        files
+            .map(|mut file| {
+                let mut bytes = Vec::new();
+                file.read_to_end(&mut bytes).unwrap();
+                let path = file.path().unwrap().display().to_string();
+                (path, (file.header().mode().unwrap(), bytes))
+            })
+            .collect()
+    }
+
+    /// What a descriptor names, if size and digest are right.
+    fn named(files: &BTreeMap<String, (u32, Vec<u8>)>, descriptor: &Value) -> Vec<u8> {
+        let digest = descriptor["digest"].as_str().unwrap();
+        let (_, bytes) = &files[&format!("blobs/{}", digest.replace(':', "/"))];
+        assert_eq!(format!("sha256:{}", sha256(bytes)), digest);
+        assert_eq!(descriptor["size"], bytes.len());
+        bytes.clone()
+    }
+
+    #[test]
+    fn whoever_follows_the_descriptors_finds_every_file_and_nothing_else() {
+        let inside = [
+            Entry::new("usr/bin/sandpiper", 0o755, "program"),
+            Entry::new("usr/share/a", 0o644, "a"),
+        ];
+        let bytes = image(Platform::Amd64, "1.2.3", &inside, 7).unwrap();
+        assert_eq!(bytes, image(Platform::Amd64, "1.2.3", &inside, 7).unwrap());
+        let files = walk(&bytes);
+        assert_eq!(files.len(), 5, "{:?}", files.keys());
+        let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
+        assert_eq!(json(&files["oci-layout"].1)["imageLayoutVersion"], "1.0.0");
+        let index = json(&files["index.json"].1);
+        let manifest = json(&named(&files, &index["manifests"][0]));
+        let config = json(&named(&files, &manifest["config"]));
+        let layer = named(&files, &manifest["layers"][0]);
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(layer.as_slice())
+            .read_to_end(&mut unpacked)
+            .unwrap();
+        let diff = format!("sha256:{}", sha256(&unpacked));
+        assert_eq!(config["rootfs"]["diff_ids"], json!([diff]));
+        assert_eq!(config["architecture"], "amd64");
+        let found = walk(&unpacked);
+        let want = inside.map(|e| (e.path, (e.mode, e.bytes)));
+        assert_eq!(found, BTreeMap::from(want));
+    }
+
+    /// What others make of it: skopeo reads the archive and compares every digest.
+    #[test]
+    #[allow(clippy::print_stdout)]
+    fn skopeo_takes_it() {
+        if !crate::shell::has("skopeo", "--version") {
+            println!("skipped: there is no skopeo here");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let inside = [Entry::new("usr/bin/sandpiper", 0o755, "program")];
+        let bytes = image(Platform::Amd64, "1.2.3", &inside, 7).unwrap();
+        std::fs::write(dir.path().join("image.tar"), bytes).unwrap();
+        let output = std::process::Command::new("skopeo")
+            .args([
+                "--insecure-policy",
+                "copy",
+                "oci-archive:image.tar:1.2.3",
+                "dir:out",
+            ])
+            .current_dir(&dir)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(dir.path().join("out/manifest.json").exists());
+    }
+}

@@ -1,6 +1,7 @@
 //! `cargo xtask dist`: static programs for every platform, packages of Debian, archives with
 //! checksums, and a container image. The same sources give the same bytes.
 
+mod apt;
 mod archive;
 mod deb;
 mod debian;
@@ -19,6 +20,11 @@ use std::process::{Command, ExitCode};
 
 /// Version of what is packaged: that of the whole workspace.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Cargo's profile of what people install.
+const PROFILE: &str = "dist";
+/// Name of the file with checksums.
+const SUMS: &str = "SHA256SUMS";
 
 /// Options of `dist`.
 #[derive(clap::Args)]
@@ -91,12 +97,12 @@ fn make(platforms: &[Platform]) -> Result<Vec<PathBuf>> {
     let mut made = vec![write(&out, "install.sh", &installer)?];
     // The controller last: its package brings those of the agents along, to give them to devices.
     for &platform in platforms {
-        let program = build(platform, Program::Agent)?;
+        let program = build(platform, Program::Agent, PROFILE)?;
         made.extend(agent(platform, &program, &out, mtime)?);
     }
     for &platform in platforms {
         if platform.programs().contains(&Program::Controller) {
-            let program = build(platform, Program::Controller)?;
+            let program = build(platform, Program::Controller, PROFILE)?;
             made.extend(controller(platform, &program, &out, mtime)?);
         }
     }
@@ -120,8 +126,30 @@ fn source_date() -> Result<u64> {
         .context("git does not say when the sources were made: set SOURCE_DATE_EPOCH")
 }
 
-/// Builds one program with the profile `dist`; the path of its file.
-pub(crate) fn build(platform: Platform, program: Program) -> Result<PathBuf> {
+/// Debian's packages, as far as they have been fetched.
+pub(crate) fn debian() -> Debian {
+    Debian::at(cross_dir())
+}
+
+/// Puts the packages of one agent into a directory; [`seal`] makes it one to install from.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub(crate) fn package_agent(platform: Platform, program: &Path, out: &Path) -> Result<()> {
+    agent(platform, program, out, source_date()?).map(drop)
+}
+
+/// Adds installer and checksums to a directory of packages.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub(crate) fn seal(out: &Path) -> Result<()> {
+    write(out, "install.sh", &read(&deploy("install.sh"))?)?;
+    checksums(out).map(drop)
+}
+
+/// Builds one program with a profile of cargo; the path of its file.
+pub(crate) fn build(platform: Platform, program: Program, profile: &str) -> Result<PathBuf> {
     let cross = cross_dir();
     let toolchain = Toolchain::find(platform, &cross)?;
     let package = program.package();
@@ -132,7 +160,7 @@ pub(crate) fn build(platform: Platform, program: Program) -> Result<PathBuf> {
     // Alone: together with others, cargo would join features, and the agent carries no compiler.
     let status = toolchain
         .build()
-        .args(["--locked", "--quiet", "--profile", "dist", "--target-dir"])
+        .args(["--locked", "--quiet", "--profile", profile, "--target-dir"])
         .arg(&built)
         .args(["--package", package, "--bin", package])
         .status()
@@ -142,11 +170,12 @@ pub(crate) fn build(platform: Platform, program: Program) -> Result<PathBuf> {
         "cargo could not build {package} for {}",
         platform.name()
     );
-    let path = built.join(platform.triple()).join("dist").join(package);
+    let directory = if profile == "dev" { "debug" } else { profile };
+    let path = built.join(platform.triple()).join(directory).join(package);
     let size = std::fs::metadata(&path)?.len();
     say(&format!("{package} for {}: {size} bytes", platform.name()));
     ensure!(
-        size <= program.max_bytes(),
+        profile != PROFILE || size <= program.max_bytes(),
         "{package} for {} has {size} bytes, {} are allowed",
         platform.name(),
         program.max_bytes()
@@ -199,9 +228,16 @@ fn for_devices(out: &Path) -> Result<Vec<Entry>> {
         names.push(archive_name(Program::Agent, platform));
     }
     let built = names.into_iter().filter(|n| out.join(n).exists());
-    built
+    let mut files: Vec<Entry> = built
         .map(|n| Entry::of(format!("{PLACE}/{n}"), 0o644, &out.join(&n)))
-        .collect()
+        .collect::<Result<_>>()?;
+    // What the controller gives away is what this lists.
+    let named = files
+        .iter()
+        .filter_map(|f| Some((f.path.rsplit_once('/')?.1, &*f.bytes)));
+    let sums = sums(named);
+    files.push(Entry::new(format!("{PLACE}/{SUMS}"), 0o644, sums));
+    Ok(files)
 }
 
 fn archive_name(program: Program, platform: Platform) -> String {
@@ -235,18 +271,23 @@ fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// One line for every file that is there, as `sha256sum --check` reads it.
+/// One line for every file that is there.
 fn checksums(out: &Path) -> Result<PathBuf> {
-    const NAME: &str = "SHA256SUMS";
-    let mut lines = Vec::new();
+    let mut files = Vec::new();
     for file in std::fs::read_dir(out)? {
         let file = file?;
         let name = file.file_name().to_string_lossy().into_owned();
-        if name != NAME {
-            lines.push(format!("{}  {name}\n", sha256(&read(&file.path())?)));
+        if name != SUMS {
+            files.push((name, read(&file.path())?));
         }
     }
-    // By name, which follows 64 digits and two blanks.
-    lines.sort_by(|a, b| a[66..].cmp(&b[66..]));
-    write(out, NAME, lines.concat().as_bytes())
+    let text = sums(files.iter().map(|(n, b)| (n.as_str(), b.as_slice())));
+    write(out, SUMS, text.as_bytes())
+}
+
+/// Checksums of these files, sorted by name, as `sha256sum --check` reads them.
+fn sums<'a>(files: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
+    let by_name: std::collections::BTreeMap<_, _> = files.collect();
+    let line = |(name, bytes)| format!("{}  {name}\n", sha256(bytes));
+    by_name.into_iter().map(line).collect()
 }

@@ -1,11 +1,13 @@
 //! `join-token`, `label`, `revoke`.
 
 use super::{Session, connect};
+use crate::api::client::MadeToken;
 use crate::cli::args::{Format, JoinToken};
 use crate::cli::error::CliError;
-use crate::cli::output::Output;
+use crate::cli::output::{Grid, Output};
 use crate::cli::parse;
 use sandpiper_proto::convert::{JoinTokenRequest, ListQuery, ResourceKind};
+use std::io::Write as _;
 
 pub(super) async fn join_token(
     session: &mut Session<'_>,
@@ -27,14 +29,11 @@ pub(super) async fn join_token(
                 labels,
                 description,
             };
-            let (id, token) = connect(session.context)
+            let made = connect(session.context)
                 .await?
                 .create_join_token(request)
                 .await?;
-            match output {
-                Some(Format::Name) => session.line(format!("join-token/{id}")),
-                _ => session.line(token),
-            }
+            made_token(session, made, output)
         }
         JoinToken::List { output } => {
             let query = ListQuery {
@@ -60,6 +59,38 @@ pub(super) async fn join_token(
                 .revoke_join_token(id)
                 .await?;
             session.line(format!("join-token/{id} revoked"))
+        }
+    }
+}
+
+/// The token alone is data, for `$(...)`; what to do with it is said beside it.
+fn made_token(
+    session: &mut Session<'_>,
+    made: MadeToken,
+    output: Option<Format>,
+) -> Result<(), CliError> {
+    match output {
+        Some(Format::Name) => session.line(format!("join-token/{}", made.id)),
+        Some(format @ (Format::Json | Format::Yaml)) => {
+            let report = Output::Report {
+                name: format!("join-token/{}", made.id),
+                document: serde_json::to_value(&made).map_err(std::io::Error::from)?,
+                table: Grid::default(),
+                notes: Vec::new(),
+            };
+            session.show(&report, format)
+        }
+        None | Some(Format::Table | Format::Wide) => {
+            session.line(made.token)?;
+            if let Some(command) = made.install {
+                let mut hint = std::io::stderr();
+                // The token has been given; nobody is there to read the rest.
+                let _ = writeln!(
+                    hint,
+                    "\nTo install and join a device, run there:\n\n  {command}\n"
+                );
+            }
+            Ok(())
         }
     }
 }

@@ -155,8 +155,8 @@ impl Fleet {
             description: String::new(),
         };
         let mut operator = self.operator().await;
-        let (id, text) = operator.create_join_token(request).await.unwrap();
-        (id, text.parse().unwrap())
+        let made = operator.create_join_token(request).await.unwrap();
+        (made.id, made.token.parse().unwrap())
     }
 
     /// All documents of a kind.

@@ -160,8 +160,10 @@ impl Ca {
         Digest::of(&self.certificate_der)
     }
 
-    /// A certificate for the controller's listeners. `hosts` are further names and addresses,
-    /// for clients that are not ours; ours ask for [`CONTROLLER_NAME`].
+    /// A certificate for the controller's listeners, for this key: it stays the same from one
+    /// certificate to the next, since [`KeyPair::pin`] of it is in commands that people keep.
+    /// `hosts` are further names and addresses, for clients that are not ours; ours ask for
+    /// [`CONTROLLER_NAME`].
     ///
     /// # Errors
     /// [`PkiError::Host`] naming the host that is not valid, or [`PkiError::Make`].
@@ -169,6 +171,7 @@ impl Ca {
         &self,
         name: &ActorName,
         hosts: &[String],
+        key: &KeyPair,
         now: Millis,
     ) -> Result<Issued, PkiError> {
         let mut sans = vec![host(CONTROLLER_NAME)?];
@@ -178,7 +181,7 @@ impl Ca {
                 sans.push(san);
             }
         }
-        self.with_key(IdentityKind::Controller, name, sans, now)
+        self.with_key(IdentityKind::Controller, name, sans, key, now)
     }
 
     /// A certificate and key for an operator.
@@ -186,7 +189,8 @@ impl Ca {
     /// # Errors
     /// [`PkiError::Make`].
     pub fn issue_operator(&self, name: &ActorName, now: Millis) -> Result<Issued, PkiError> {
-        self.with_key(IdentityKind::Operator, name, Vec::new(), now)
+        let key = KeyPair::generate()?;
+        self.with_key(IdentityKind::Operator, name, Vec::new(), &key, now)
     }
 
     /// A certificate for the key of a device's request: 7 days, the device's own certificate
@@ -212,9 +216,9 @@ impl Ca {
         kind: IdentityKind,
         name: &ActorName,
         sans: Vec<SanType>,
+        key: &KeyPair,
         now: Millis,
     ) -> Result<Issued, PkiError> {
-        let key = KeyPair::generate()?;
         let identity = Identity {
             fleet: self.fleet.clone(),
             kind,
@@ -340,8 +344,9 @@ mod tests {
             "pi.local".to_owned(),
             "::1".to_owned(),
         ];
-        assert!(ca().issue_server(&name, &good, NOW).is_ok());
-        let bad = ca().issue_server(&name, &["not a host".to_owned()], NOW);
+        let key = KeyPair::generate().unwrap();
+        assert!(ca().issue_server(&name, &good, &key, NOW).is_ok());
+        let bad = ca().issue_server(&name, &["not a host".to_owned()], &key, NOW);
         assert!(matches!(bad, Err(PkiError::Host(_))));
     }
 }

@@ -117,6 +117,17 @@ impl KeyPair {
         pem::encode("PRIVATE KEY", self.0.serialized_der())
     }
 
+    /// SHA-256 of the public key (SubjectPublicKeyInfo, RFC 7469), as `curl --pinnedpubkey` takes
+    /// it: by this a program that knows nothing of the fleet recognises its controller.
+    pub fn pin(&self) -> String {
+        use base64::Engine as _;
+        use rcgen::PublicKeyData as _;
+        let key = self.0.subject_public_key_info();
+        let digest = ring::digest::digest(&ring::digest::SHA256, &key);
+        let text = base64::engine::general_purpose::STANDARD.encode(digest.as_ref());
+        format!("sha256//{text}")
+    }
+
     /// A certificate request (PKCS#10 DER) that proves possession of the key and asks for
     /// nothing else: the authority decides what the certificate says.
     ///
