@@ -46,6 +46,17 @@ pub fn generation_rises(old: Generation, new: Generation) -> Result<(), Violatio
     })
 }
 
+/// Of each generation of a device there is one assignment only, whichever controller made it.
+///
+/// # Errors
+/// The violation.
+pub fn one_assignment_of_a_generation(a: &Assignment, b: &Assignment) -> Result<(), Violation> {
+    let same = a.device != b.device || a.generation != b.generation || a == b;
+    hold("a-generation-is-one-assignment", same, || {
+        format!("{} has two of generation {}", a.device, a.generation.0)
+    })
+}
+
 /// An assignment is for one device, and every ladder has a rung for the mains.
 ///
 /// # Errors
