@@ -8,7 +8,10 @@ mod device;
 mod fleet;
 mod rollout;
 
-pub use device::{device_state, generation_survives, nothing_live_is_missing, serves_old_or_new};
+pub use device::{
+    device_state, generation_survives, nothing_live_is_missing, serves_old_or_new,
+    two_cards_are_not_both_heard,
+};
 pub use fleet::{counted_once, nothing_forgotten, one_open_rollout, success_was_served};
 pub use rollout::{rollout, rollout_step};
 
