@@ -1,7 +1,7 @@
 //! Deliberate mistakes of the core: each of these is caught by the model check, by the small model of
 //! a rollout, or by both. One test, since a mistake is made in the whole process.
 #![cfg(feature = "mutants")]
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod machine;
 
