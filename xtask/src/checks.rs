@@ -42,6 +42,10 @@ const CHECKS: &[Check] = &[
         run: sim_mutants,
     },
     Check {
+        name: "model",
+        run: model,
+    },
+    Check {
         name: "conformance",
         run: conformance,
     },
@@ -157,6 +161,10 @@ fn sim() -> Outcome {
 
 fn sim_mutants() -> Outcome {
     outcome(&mut crate::sim::mutants())
+}
+
+fn model() -> Outcome {
+    outcome(&mut crate::model::tests(false))
 }
 
 fn conformance() -> Outcome {

@@ -7,6 +7,7 @@ mod conformance;
 mod demo;
 mod dist;
 mod fuzz;
+mod model;
 mod peer;
 mod pi;
 mod python;
@@ -41,6 +42,8 @@ enum Command {
     Conformance(conformance::Args),
     /// Whole fleets under a virtual clock, with faults.
     Sim(sim::Args),
+    /// Visit every state of a small fleet, and hold the core against a small model of a rollout.
+    Model(model::Args),
     /// Random networks against ONNX Runtime, and damaged files.
     Fuzz(fuzz::Args),
     /// Static programs, packages and a container image, in `target/dist`.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Test { only } => checks::run(only.as_deref()),
         Command::Conformance(args) => conformance::run(&args),
         Command::Sim(args) => sim::run(&args),
+        Command::Model(args) => model::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::Pi(args) => pi::run(&args),

@@ -256,6 +256,19 @@ impl OperatorClient {
         Ok(())
     }
 
+    /// Lets a device out of quarantine.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn release_device(&mut self, device: &str) -> Result<(), CallError> {
+        self.inner
+            .release_device(v1::NameRequest {
+                name: device.to_owned(),
+            })
+            .await?;
+        Ok(())
+    }
+
     /// Which of these artefacts the controller lacks.
     ///
     /// # Errors

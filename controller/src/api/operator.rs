@@ -146,6 +146,16 @@ impl OperatorService for Operators {
         Ok(Response::new(EMPTY))
     }
 
+    async fn release_device(&self, request: Request<v1::NameRequest>) -> Answer<v1::Empty> {
+        let actor = auth::operator(&request)?;
+        let device: DeviceName = name(&request.into_inner().name)?;
+        let job = self
+            .fleet
+            .run(move |state, now| Ok(state.fleet.release_device(now, actor.as_str(), &device)?));
+        done(job.await)?;
+        Ok(Response::new(EMPTY))
+    }
+
     async fn missing_artefacts(
         &self,
         request: Request<v1::ArtefactList>,

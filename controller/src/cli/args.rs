@@ -84,6 +84,11 @@ pub enum Command {
         /// `device/NAME`.
         device: String,
     },
+    /// Let a device out of quarantine, once only one card has its identity.
+    Release {
+        /// `device/NAME`.
+        device: String,
+    },
     /// Print what makes a shell complete this program's commands.
     #[command(
         after_help = "Example:\n  sandpiper completion bash > /etc/bash_completion.d/sandpiper"

@@ -219,11 +219,12 @@ fn labels(document: &Value, path: &str) -> Option<String> {
 
 fn status(document: &Value) -> Option<String> {
     let is = |path| document.pointer(path).and_then(Value::as_bool);
-    let status = match (is("/revoked"), is("/connected")) {
-        (Some(true), _) => "revoked",
-        (_, Some(true)) => "connected",
-        (_, Some(false)) => "away",
-        (_, None) => return None,
+    let status = match (is("/revoked"), is("/quarantined"), is("/connected")) {
+        (Some(true), _, _) => "revoked",
+        (_, Some(true), _) => "quarantined",
+        (_, _, Some(true)) => "connected",
+        (_, _, Some(false)) => "away",
+        (_, _, None) => return None,
     };
     Some(status.to_owned())
 }

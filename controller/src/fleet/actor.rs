@@ -1,11 +1,11 @@
 //! The one task that owns the fleet's state.
 
 use super::FleetError;
-use super::journal;
+use super::journal::{self, Fenced};
 use super::state::State;
 use crate::clock;
 use crate::store::{Store, StoreError};
-use sandpiper_core::fleet::{Changed, Outbox, ToDevice, Writes};
+use sandpiper_core::fleet::{Changed, Outbox, Row, ToDevice, Writes};
 use sandpiper_core::names::DeviceName;
 use sandpiper_core::time::Millis;
 use sandpiper_proto::convert::FromController;
@@ -33,7 +33,8 @@ pub struct FleetHandle {
 }
 
 /// The running task. It ends when all handles are dropped, or with an error when the store
-/// fails: then memory and store may differ, and only a restart makes them one again.
+/// fails: then memory and store may differ, and only a restart makes them one again. It also ends
+/// when another controller has taken the store over.
 pub type Running = JoinHandle<Result<(), StoreError>>;
 
 impl FleetHandle {
@@ -99,7 +100,8 @@ async fn run(
             }
         };
         let mut out = state.take_outbox();
-        commit(&store, std::mem::take(&mut out.writes)).await?;
+        let (expect, writes) = (out.expect.take(), std::mem::take(&mut out.writes));
+        commit(&store, expect, writes).await?;
         deliver(&mut state, out, &changes);
         if let Some(answer) = answer {
             answer();
@@ -107,13 +109,20 @@ async fn run(
     }
 }
 
-async fn commit(store: &Arc<dyn Store>, writes: Writes) -> Result<(), StoreError> {
+async fn commit(
+    store: &Arc<dyn Store>,
+    expect: Option<Row>,
+    writes: Writes,
+) -> Result<(), StoreError> {
     if writes.is_empty() {
         return Ok(());
     }
     let store = Arc::clone(store);
-    let written =
-        tokio::task::spawn_blocking(move || journal::commit(store.as_ref(), writes)).await;
+    let write = move || {
+        let store = store.as_ref();
+        journal::commit(&Fenced { store, expect }, writes)
+    };
+    let written = tokio::task::spawn_blocking(write).await;
     // A panic of the store leaves the same doubt as an error; it is passed on.
     written.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
@@ -168,5 +177,57 @@ fn send(state: &mut State, device: &DeviceName, message: FromController) {
         tracing::warn!(%device, "the device does not read its stream: closed");
         state.senders.remove(&stream);
         state.fleet.give_up(device);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::fleet::Authority;
+    use crate::store::MemoryStore;
+    use sandpiper_core::names::FleetName;
+    use sandpiper_core::policy::Labels;
+    use sandpiper_transport::pki::Ca;
+    use sandpiper_transport::signing::{SigningKey, VerifyingKeys};
+
+    fn authority() -> Arc<Authority> {
+        let publisher = SigningKey::generate().unwrap();
+        Arc::new(Authority {
+            ca: Ca::create(&FleetName::new("test").unwrap(), clock::now()).unwrap(),
+            assignment: SigningKey::generate().unwrap(),
+            publishers: VerifyingKeys::from_iter([publisher.public_key()]),
+        })
+    }
+
+    async fn enrol(fleet: &FleetHandle, name: &str) -> Result<(), FleetError> {
+        let name = DeviceName::new(name).unwrap();
+        let job = fleet.run(move |state, now| Ok(state.fleet.enrol(now, &name, Labels::new())?));
+        job.await
+    }
+
+    /// Fault 21: of two controllers over one store the stale one is fenced by its term.
+    #[tokio::test]
+    async fn a_controller_that_was_taken_over_from_writes_nothing_and_ends() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let authority = authority();
+        let start = || {
+            let state = State::load(store.as_ref(), Arc::clone(&authority)).unwrap();
+            spawn(state, Arc::clone(&store))
+        };
+        let (stale, stale_ended) = start();
+        enrol(&stale, "before").await.unwrap();
+        let (newer, _running) = start();
+        enrol(&newer, "after").await.unwrap();
+        let answer = enrol(&stale, "lost").await;
+        assert!(matches!(answer, Err(FleetError::Stopping)), "{answer:?}");
+        let ended = stale_ended.await.unwrap();
+        assert!(matches!(ended, Err(StoreError::TakenOver)), "{ended:?}");
+        let names = newer
+            .run(|state, _| Ok(state.fleet.devices().keys().cloned().collect::<Vec<_>>()))
+            .await
+            .unwrap();
+        let names: Vec<_> = names.iter().map(DeviceName::as_str).collect();
+        assert_eq!(names, ["after", "before"]);
     }
 }

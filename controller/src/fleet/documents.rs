@@ -118,6 +118,7 @@ impl State {
             labels: record.labels.clone(),
             connected: self.fleet.stream(&record.name).is_some(),
             revoked: record.revoked_by.is_some(),
+            quarantined: record.quarantined.is_some(),
             enrolled_at: record.enrolled_at,
             last_seen: record.last_seen,
             profile: record.profile.clone(),

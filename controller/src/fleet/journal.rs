@@ -5,9 +5,12 @@
 //! they count, and only then are they moved to where they belong. A crash before that key
 //! leaves nothing of the job, a crash after it is made good at the next start. So a rollout
 //! never remembers devices that were not assigned, nor the other way round.
+//!
+//! Every transaction expects the term of the controller that makes it (`core::fleet::Term`): one
+//! that another has taken over from writes nothing any more.
 
 use crate::store::{MAX_TRANSACTION_KEYS, Store, StoreError, Transaction};
-use sandpiper_core::fleet::Writes;
+use sandpiper_core::fleet::{Row, Term, Writes};
 
 /// Values to come.
 const PUT: &[u8] = b"j/+";
@@ -16,18 +19,57 @@ const DELETE: &[u8] = b"j/-";
 /// That both count.
 const MARK: &[u8] = b"J";
 
+/// Keys of one transaction besides the one that it expects.
+const AT_ONCE: usize = MAX_TRANSACTION_KEYS - 1;
 /// Moving an entry touches its place in the journal and where it belongs; the mark is one more.
-const MOVED_AT_ONCE: usize = MAX_TRANSACTION_KEYS / 2 - 1;
+const MOVED_AT_ONCE: usize = AT_ONCE / 2 - 1;
+
+/// A store as one controller may write to it: while the term lasts in which it acts.
+pub(super) struct Fenced<'a> {
+    pub(super) store: &'a dyn Store,
+    /// What the store must hold; nothing in tests without a term.
+    pub(super) expect: Option<Row>,
+}
+
+impl Fenced<'_> {
+    fn transact(&self, mut transaction: Transaction) -> Result<(), StoreError> {
+        if let Some((key, value)) = &self.expect {
+            transaction = transaction.expect(key.clone(), Some(value.clone()));
+        }
+        self.store.transact(transaction).map_err(taken_over)
+    }
+}
+
+/// Nothing but the term is expected of the store.
+fn taken_over(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Conflict { key } if key == Term::KEY => StoreError::TakenOver,
+        other => other,
+    }
+}
+
+/// Begins the next term: from here on nobody who began an earlier one can write.
+///
+/// # Errors
+/// [`StoreError`], also when another controller begins one at this moment.
+pub(super) fn take_over(store: &dyn Store) -> Result<Term, StoreError> {
+    let stored = store.get(Term::KEY)?;
+    let term = Term::after(stored.as_deref()).map_err(|e| StoreError::Read(Box::new(e)))?;
+    let (key, value) = term.row();
+    let begin = Transaction::default().expect(key.clone(), stored);
+    store.transact(begin.put(key, value)).map_err(taken_over)?;
+    Ok(term)
+}
 
 /// Makes all writes durable, or, with an error, possibly none.
 ///
 /// # Errors
-/// [`StoreError`].
-pub(super) fn commit(store: &dyn Store, writes: Writes) -> Result<(), StoreError> {
+/// [`StoreError::TakenOver`] when another controller acts on the store, or what the store says.
+pub(super) fn commit(store: &Fenced<'_>, writes: Writes) -> Result<(), StoreError> {
     if writes.is_empty() {
         return Ok(());
     }
-    if writes.len() <= MAX_TRANSACTION_KEYS {
+    if writes.len() <= AT_ONCE {
         return store.transact(direct(writes));
     }
     write_down(store, writes)?;
@@ -46,7 +88,7 @@ fn direct(writes: Writes) -> Transaction {
     transaction
 }
 
-fn write_down(store: &dyn Store, writes: Writes) -> Result<(), StoreError> {
+fn write_down(store: &Fenced<'_>, writes: Writes) -> Result<(), StoreError> {
     let mut open = Transaction::default();
     for (key, value) in writes {
         let (prefix, value) = match value {
@@ -54,7 +96,7 @@ fn write_down(store: &dyn Store, writes: Writes) -> Result<(), StoreError> {
             None => (DELETE, Vec::new()),
         };
         open = open.put([prefix, &key].concat(), value);
-        if open.put.len() == MAX_TRANSACTION_KEYS {
+        if open.put.len() == AT_ONCE {
             store.transact(std::mem::take(&mut open))?;
         }
     }
@@ -63,10 +105,10 @@ fn write_down(store: &dyn Store, writes: Writes) -> Result<(), StoreError> {
 
 /// Moves what the journal holds to where it belongs. The order does not matter: every key is in
 /// it once.
-fn carry_out(store: &dyn Store) -> Result<(), StoreError> {
-    let puts = store.range(PUT)?.into_iter();
+fn carry_out(store: &Fenced<'_>) -> Result<(), StoreError> {
+    let puts = store.store.range(PUT)?.into_iter();
     let puts = puts.map(|(key, value)| (key, Some(value)));
-    let deletes = store.range(DELETE)?.into_iter();
+    let deletes = store.store.range(DELETE)?.into_iter();
     let deletes = deletes.map(|(key, _)| (key, None));
     let mut open = Transaction::default();
     let mut count = 0;
@@ -91,13 +133,18 @@ fn carry_out(store: &dyn Store) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// [`StoreError`].
-pub(super) fn recover(store: &dyn Store) -> Result<(), StoreError> {
-    if store.get(MARK)?.is_some() {
+pub(super) fn recover(store: &Fenced<'_>) -> Result<(), StoreError> {
+    if store.store.get(MARK)?.is_some() {
         return carry_out(store);
     }
     for prefix in [PUT, DELETE] {
-        let left: Vec<_> = store.range(prefix)?.into_iter().map(|(k, _)| k).collect();
-        for part in left.chunks(MAX_TRANSACTION_KEYS) {
+        let left: Vec<_> = store
+            .store
+            .range(prefix)?
+            .into_iter()
+            .map(|(k, _)| k)
+            .collect();
+        for part in left.chunks(AT_ONCE) {
             let delete = part.to_vec();
             store.transact(Transaction {
                 delete,
@@ -141,6 +188,13 @@ mod tests {
         }
     }
 
+    fn free(store: &dyn Store) -> Fenced<'_> {
+        Fenced {
+            store,
+            expect: None,
+        }
+    }
+
     fn key(number: usize) -> Vec<u8> {
         format!("d/{number:05}").into_bytes()
     }
@@ -169,7 +223,7 @@ mod tests {
     #[test]
     fn more_than_one_transaction_holds_is_written() {
         let store = old();
-        commit(&store, job()).unwrap();
+        commit(&free(&store), job()).unwrap();
         let all = store.range(b"").unwrap();
         assert_eq!(all.len(), 25_000, "nothing of the journal is left");
         assert!(all.iter().all(|(_, value)| value == b"new"));
@@ -185,8 +239,8 @@ mod tests {
                 store: &store,
                 left: Mutex::new(cut_after),
             };
-            let ended = commit(&cut, job());
-            recover(&store).unwrap();
+            let ended = commit(&free(&cut), job());
+            recover(&free(&store)).unwrap();
             let after = store.range(b"").unwrap();
             let whole = after.len() == 25_000 && after.iter().all(|(_, v)| v == b"new");
             assert!(whole || after == before, "cut after {cut_after}");
@@ -197,5 +251,25 @@ mod tests {
             }
         }
         assert!(outcomes[0] > 3 && outcomes[1] > 3, "{outcomes:?}");
+    }
+
+    #[test]
+    fn who_was_taken_over_from_writes_nothing_however_large_the_job() {
+        let store = old();
+        let lead = |term: Term| Fenced {
+            store: &store,
+            expect: Some(term.row()),
+        };
+        let first = take_over(&store).unwrap();
+        let small = Writes::from([(b"r/one".to_vec(), Some(b"1".to_vec()))]);
+        commit(&lead(first), small.clone()).unwrap();
+        let second = take_over(&store).unwrap();
+        let before = store.range(b"").unwrap();
+        for writes in [small.clone(), job()] {
+            let ended = commit(&lead(first), writes);
+            assert!(matches!(ended, Err(StoreError::TakenOver)), "{ended:?}");
+        }
+        assert_eq!(store.range(b"").unwrap(), before);
+        commit(&lead(second), job()).unwrap();
     }
 }

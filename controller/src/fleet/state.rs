@@ -1,7 +1,7 @@
 //! Everything the controller knows: the fleet, and what is the controller's alone.
 
 use super::enrol::Refusals;
-use super::journal;
+use super::journal::{self, Fenced};
 use super::token::{TOKENS, TokenRecord};
 use crate::store::{Store, StoreError};
 use sandpiper_core::assignment::AssignmentBundle;
@@ -48,13 +48,20 @@ pub struct State {
 }
 
 impl State {
-    /// Reads everything from the store.
+    /// Takes the store over and reads everything from it.
     ///
     /// # Errors
     /// [`LoadError`].
     pub fn load(store: &dyn Store, authority: Arc<Authority>) -> Result<Self, LoadError> {
-        journal::recover(store).map_err(LoadError::Store)?;
-        let fleet = Fleet::load(|prefix| store.range(prefix))?;
+        // First of all: whoever acted on the store before cannot write to it any more.
+        let term = journal::take_over(store).map_err(LoadError::Store)?;
+        let fenced = Fenced {
+            store,
+            expect: Some(term.row()),
+        };
+        journal::recover(&fenced).map_err(LoadError::Store)?;
+        let mut fleet = Fleet::load(|prefix| store.range(prefix))?;
+        fleet.lead(term);
         let rows = store.range(TOKENS).map_err(LoadError::Store)?;
         let tokens = rows.into_iter().map(|(key, value)| {
             let token: TokenRecord =

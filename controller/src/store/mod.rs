@@ -70,6 +70,11 @@ pub enum StoreError {
     /// call fails with [`StoreError::Broken`].
     #[error("the store cannot be written")]
     Write(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The controller may not write any more.
+    #[error(
+        "another controller has taken over this store, so this one ends: run one controller for a fleet"
+    )]
+    TakenOver,
     /// An earlier write failed.
     #[error(
         "the store is closed since a write failed ({0}); check the disk and start the controller again"

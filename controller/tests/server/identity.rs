@@ -53,6 +53,8 @@ async fn call_operator_service(channel: Channel) -> Answers {
     note(&mut all, "SetLabels", client.set_labels(labels).await);
     let answer = client.revoke_device(name.clone()).await;
     note(&mut all, "RevokeDevice", answer);
+    let answer = client.release_device(name.clone()).await;
+    note(&mut all, "ReleaseDevice", answer);
     let artefacts = v1::ArtefactList::default();
     let answer = client.missing_artefacts(artefacts).await;
     note(&mut all, "MissingArtefacts", answer);

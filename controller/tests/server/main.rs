@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod artefacts;
+mod clones;
 mod golden;
 mod identity;
 mod large;

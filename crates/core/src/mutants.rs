@@ -94,6 +94,12 @@ mutants! {
     CountOldWindows,
     /// Requests are sent to a runner that is not ready.
     RouteEarly,
+    /// A controller writes though another one has taken over.
+    ForgetFence,
+    /// A controller that takes over begins no new term.
+    KeepTerm,
+    /// Two cards with one identity are both believed.
+    TrustClones,
 }
 
 #[cfg(feature = "mutants")]

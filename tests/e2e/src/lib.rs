@@ -7,7 +7,7 @@
 //! | [`process`] | a child process with its log, ended by its own id |
 //! | [`controller`] | a fleet: `init`, `serve`, and the command line against it |
 //! | [`device`] | an agent with an emulated profile |
-//! | [`relay`] | a slow connection |
+//! | [`relay`] | a bad connection |
 //! | [`sysfs`] | the tree that an agent reads its battery from |
 //! | [`oip`] | the inference protocol as a local program speaks it |
 //! | [`onnx`] | breaks a model file on purpose |

@@ -38,6 +38,12 @@ impl Client {
         }
     }
 
+    /// A client of the same agent over connections of its own: those of one that was killed are gone.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self::new(self.base.trim_start_matches("http://"))
+    }
+
     /// Whether a path answers with 200.
     pub fn ready(&self, path: &str) -> bool {
         let response = self.agent.get(format!("{}{path}", self.base)).call();

@@ -6,7 +6,7 @@ use sandpiper_e2e::binaries::Binaries;
 use sandpiper_e2e::controller::Controller;
 use sandpiper_e2e::device::{Device, Hardware, PATIENCE};
 use sandpiper_e2e::traffic::{Question, Steady};
-use sandpiper_e2e::vibration::{self, Build, MODEL};
+use sandpiper_e2e::vibration::{self, Build, Flaw, MODEL};
 use sandpiper_e2e::wait;
 use serde_json::Value;
 use std::path::Path;
@@ -66,7 +66,7 @@ fn the_lab_goes_first_an_operator_lets_the_rest_follow_and_a_shut_window_holds_i
     let shop = device(&controller, &binaries, dir.path(), "shop", "+12:00");
     let build = Build {
         rounds: 1,
-        frail: false,
+        flaw: Flaw::None,
     };
     let variant = format!("plain={}", build.write(dir.path(), "v1").unwrap().display());
     let import = ["model", "import", MODEL, "--version", "v1", "--variant"];

@@ -61,11 +61,17 @@ pub struct Checks {
     pub truth: Truth,
     /// Newest generation that was sent to each device.
     pub sent: BTreeMap<DeviceName, Generation>,
-    /// Digests of every assignment that was signed.
-    pub signed: BTreeSet<Digest>,
     /// What every budget of bandwidth has sent that its rate has not made up for, in thousandths of
     /// a byte, and as of when.
     sent_ahead: BTreeMap<Arc<str>, (u64, Time)>,
+    /// Digests of every assignment that was signed.
+    pub genuine: BTreeSet<Digest>,
+    /// The newest assignment of each device that was signed.
+    newest: BTreeMap<DeviceName, Assignment>,
+    /// Devices of whose card there was a copy.
+    pub cloned: BTreeSet<DeviceName>,
+    /// Starts of each device that were let in, the latest last.
+    starts: BTreeMap<DeviceName, Vec<u64>>,
     seen: Seen,
     /// Generation of a device when a rollout assigned it.
     assigned_at: BTreeMap<(RolloutName, DeviceName), Generation>,
@@ -151,6 +157,11 @@ impl Checks {
             }
             self.hold(at, invariants::assignment(&now, name));
             self.seen.assignments.insert(name.clone(), now);
+        }
+        let innocent = record.quarantined.is_some() && !self.cloned.contains(name);
+        if innocent {
+            let what = format!("{name} is in quarantine, and there was no copy of its card");
+            self.hold(at, Err(broken("only-cloned-cards-are-quarantined", what)));
         }
         let learned = fleet.learned().get(name);
         let deeds = self.deeds.get(name);
@@ -281,6 +292,32 @@ impl Checks {
         }
     }
 
+    /// A start of a device was let in.
+    pub fn attached(&mut self, at: Time, name: &DeviceName, boot_id: u64) {
+        let starts = self.starts.entry(name.clone()).or_default();
+        if starts.last() != Some(&boot_id) {
+            starts.push(boot_id);
+        }
+        let result = invariants::two_cards_are_not_both_heard(name, starts);
+        self.hold(at, result);
+    }
+
+    /// A controller has signed an assignment.
+    pub fn signed(&mut self, at: Time, assignment: &Assignment, digest: Digest) {
+        let name = &assignment.device;
+        if let Some(newest) = self.newest.get(name) {
+            let one = invariants::one_assignment_of_a_generation(newest, assignment);
+            self.hold(at, one);
+        }
+        self.genuine.insert(digest);
+        let newest = self.newest.get(name).map(|a| a.generation);
+        if newest < Some(assignment.generation) {
+            self.newest.insert(name.clone(), assignment.clone());
+        }
+        let sent = self.sent.entry(name.clone()).or_default();
+        *sent = (*sent).max(assignment.generation);
+    }
+
     /// The controller was killed after a commit: what would it know if it started now?
     pub fn restart(&mut self, at: Time, before: Option<&Fleet>, after: Option<Fleet>) {
         let result = match (before, &after) {
@@ -291,11 +328,6 @@ impl Checks {
             )),
         };
         self.hold(at, result);
-    }
-
-    /// What was decided and not committed never was.
-    pub fn forget_fleet(&mut self) {
-        self.seen = Seen::default();
     }
 
     /// The controller was started on its store.

@@ -1,18 +1,19 @@
 //! The controller: the fleet of the core over a store that a kill may come before or after every
-//! commit of. What is left to be done is done only after the commit.
+//! commit of. What is left to be done is done only after the commit. A second one may take over
+//! while the first goes on: it keeps its streams, and cannot write.
 
 use crate::check::Checks;
 use crate::event::{Conn, Down, Happening, Up};
 use crate::outside::Outside;
 use crate::sign::CONTROLLER;
+use crate::store::Store;
 use sandpiper_core::assignment::AssignmentBundle;
 use sandpiper_core::digest::Digest;
-use sandpiper_core::fleet::{Fleet, Outbox, Row, StreamId, ToDevice};
+use sandpiper_core::fleet::{Fleet, Outbox, StreamId, ToDevice};
 use sandpiper_core::names::DeviceName;
 use sandpiper_core::signed::Purpose;
 use sandpiper_core::time::Millis;
-use std::collections::BTreeMap;
-use std::convert::Infallible;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The world begins at this time of the wall clock.
 pub const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -25,12 +26,39 @@ struct Kill {
     off_ms: u64,
 }
 
-/// The controller.
-pub struct Controller {
-    fleet: Option<Fleet>,
-    rows: BTreeMap<Vec<u8>, Vec<u8>>,
+/// One process: what is lost when it is killed.
+struct Process {
+    fleet: Fleet,
     streams: BTreeMap<StreamId, (usize, Conn)>,
     conns: BTreeMap<Conn, StreamId>,
+}
+
+impl Process {
+    fn new(fleet: Fleet) -> Self {
+        Self {
+            fleet,
+            streams: BTreeMap::new(),
+            conns: BTreeMap::new(),
+        }
+    }
+}
+
+/// Which process does a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// The one that started last.
+    Newest,
+    /// The one before, which does not know that it was replaced.
+    Stale,
+}
+
+/// The controller.
+pub struct Controller {
+    newest: Option<Process>,
+    stale: Option<Process>,
+    store: Store,
+    /// Connections that were ended: nothing that comes late on them is heard.
+    ended: BTreeSet<Conn>,
     numbers: BTreeMap<DeviceName, usize>,
     names: Vec<DeviceName>,
     clock_ms: i64,
@@ -39,17 +67,24 @@ pub struct Controller {
     looks_at: Option<u64>,
     /// What was sent to each device last.
     pub sent: BTreeMap<usize, Vec<AssignmentBundle>>,
+    /// Processes that were kept from writing because another one had taken over.
+    pub fenced: u64,
 }
 
 impl Controller {
     /// A controller with an empty store, for devices of these names.
+    ///
+    /// # Panics
+    /// Never: an empty store can be read.
     pub fn new(names: Vec<DeviceName>) -> Self {
         let numbers = names.iter().cloned().enumerate();
+        let mut store = Store::default();
+        let fleet = store.take_over().expect("an empty store can be read");
         Self {
-            fleet: Some(Fleet::default()),
-            rows: BTreeMap::new(),
-            streams: BTreeMap::new(),
-            conns: BTreeMap::new(),
+            newest: Some(Process::new(fleet)),
+            stale: None,
+            store,
+            ended: BTreeSet::new(),
             numbers: numbers.map(|(number, name)| (name, number)).collect(),
             names,
             clock_ms: 0,
@@ -57,12 +92,25 @@ impl Controller {
             kill: None,
             looks_at: None,
             sent: BTreeMap::new(),
+            fenced: 0,
         }
+    }
+
+    /// A device with the name of another one: a copy of its card.
+    pub fn knows_clone(&mut self, of: usize) {
+        self.names.push(self.names[of].clone());
     }
 
     /// The fleet, while the controller runs.
     pub fn fleet(&self) -> Option<&Fleet> {
-        self.fleet.as_ref()
+        self.newest.as_ref().map(|process| &process.fleet)
+    }
+
+    fn process(&mut self, which: Which) -> &mut Option<Process> {
+        match which {
+            Which::Newest => &mut self.newest,
+            Which::Stale => &mut self.stale,
+        }
     }
 
     /// The time as its clock shows it.
@@ -99,13 +147,22 @@ impl Controller {
         checks: &mut Checks,
         job: impl FnOnce(&mut Fleet, Millis) -> T,
     ) -> Option<T> {
+        self.job_of(Which::Newest, outside, checks, job)
+    }
+
+    fn job_of<T>(
+        &mut self,
+        which: Which,
+        outside: &mut Outside,
+        checks: &mut Checks,
+        job: impl FnOnce(&mut Fleet, Millis) -> T,
+    ) -> Option<T> {
         let now = self.clock(outside.now);
-        let fleet = self.fleet.as_mut()?;
+        let fleet = &mut self.process(which).as_mut()?.fleet;
         let result = job(fleet, now);
         let outbox = fleet.take_outbox();
-        checks.decided(outside.now, now, fleet, &outbox);
         let killed = match &mut self.kill {
-            Some(kill) if !outbox.writes.is_empty() => {
+            Some(kill) if !outbox.writes.is_empty() && which == Which::Newest => {
                 let due = kill.commits == 0;
                 kill.commits = kill.commits.saturating_sub(1);
                 due
@@ -113,63 +170,85 @@ impl Controller {
             _ => false,
         };
         if killed && let Some(kill) = self.kill.take() {
-            if !kill.before {
-                self.commit(&outbox);
-                checks.restart(outside.now, self.fleet.as_ref(), self.load());
+            if !kill.before && self.commit(which, now, &outbox, outside, checks) {
+                checks.restart(outside.now, self.fleet(), self.store.load().ok());
             }
-            self.die(kill.off_ms, outside);
-            checks.forget_fleet();
+            self.end(which, outside);
+            self.start += 1;
+            self.looks_at = None;
+            outside.after(kill.off_ms, Happening::ControllerStarts);
             return None;
         }
-        self.commit(&outbox);
-        self.deliver(outbox, outside, checks);
+        if !self.commit(which, now, &outbox, outside, checks) {
+            // Another one has taken over, and so it ends. Devices and operators find the other.
+            self.fenced += 1;
+            self.end(which, outside);
+            return None;
+        }
+        self.deliver(which, outbox, outside, checks);
         self.look_later(outside);
         Some(result)
     }
 
-    fn commit(&mut self, outbox: &Outbox) {
-        for (key, value) in &outbox.writes {
-            match value {
-                Some(value) => self.rows.insert(key.clone(), value.clone()),
-                None => self.rows.remove(key),
-            };
-        }
-    }
-
-    fn load(&self) -> Option<Fleet> {
-        let range = |prefix: &[u8]| -> Result<Vec<Row>, Infallible> {
-            let from = self.rows.range(prefix.to_vec()..);
-            let rows = from.take_while(|(key, _)| key.starts_with(prefix));
-            Ok(rows.map(|(k, v)| (k.clone(), v.clone())).collect())
+    /// Commits, and checks what was decided: what cannot be committed never was.
+    fn commit(
+        &mut self,
+        which: Which,
+        now: Millis,
+        outbox: &Outbox,
+        outside: &Outside,
+        checks: &mut Checks,
+    ) -> bool {
+        let committed = self.store.commit(outbox);
+        let process = match which {
+            Which::Newest => &self.newest,
+            Which::Stale => &self.stale,
         };
-        Fleet::load(range).ok()
+        // One that was replaced and writes nothing knows an older state.
+        let counts = which == Which::Newest || !outbox.writes.is_empty();
+        if let Some(process) = process.as_ref().filter(|_| committed && counts) {
+            checks.decided(outside.now, now, &process.fleet, outbox);
+        }
+        committed
     }
 
-    fn die(&mut self, off_ms: u64, outside: &mut Outside) {
-        self.fleet = None;
-        self.start += 1;
-        self.looks_at = None;
-        for (conn, stream) in std::mem::take(&mut self.conns) {
-            if let Some((device, _)) = self.streams.remove(&stream) {
-                outside.kill(device, conn);
+    /// A process is gone with its connections.
+    fn end(&mut self, which: Which, outside: &mut Outside) {
+        let Some(process) = self.process(which).take() else {
+            return;
+        };
+        for (conn, stream) in process.conns {
+            if let Some((device, _)) = process.streams.get(&stream) {
+                outside.kill(*device, conn);
             }
         }
-        self.streams.clear();
-        outside.after(off_ms, Happening::ControllerStarts);
+    }
+
+    /// Another controller starts on the same store while this one goes on, and devices that come
+    /// back find the new one.
+    pub fn taken_over(&mut self, outside: &mut Outside, checks: &mut Checks) {
+        if self.newest.is_some() {
+            self.end(Which::Stale, outside);
+            self.stale = self.newest.take();
+            self.start += 1;
+            self.looks_at = None;
+            self.start(outside, checks);
+        }
     }
 
     /// It is started on what its store holds.
     pub fn start(&mut self, outside: &mut Outside, checks: &mut Checks) {
-        if self.fleet.is_some() {
+        if self.newest.is_some() {
             return;
         }
-        self.fleet = self.load();
-        checks.loaded(outside.now, self.fleet.as_ref());
+        let fleet = self.store.take_over().ok();
+        checks.loaded(outside.now, fleet.as_ref());
+        self.newest = fleet.map(Process::new);
         self.job(outside, checks, |fleet, now| fleet.tick(now));
     }
 
     fn look_later(&mut self, outside: &mut Outside) {
-        let Some(at) = self.fleet.as_ref().and_then(Fleet::next_deadline) else {
+        let Some(at) = self.fleet().and_then(Fleet::next_deadline) else {
             return;
         };
         let wait = at.since(self.clock(outside.now)).as_millis();
@@ -191,6 +270,8 @@ impl Controller {
         if start == self.start {
             self.looks_at = None;
             self.job(outside, checks, |fleet, now| fleet.tick(now));
+            // One that was replaced looks as well, and does not know better.
+            self.job_of(Which::Stale, outside, checks, |fleet, now| fleet.tick(now));
         }
     }
 
@@ -204,40 +285,60 @@ impl Controller {
         checks: &mut Checks,
     ) {
         let name = self.names[device].clone();
-        if self.fleet.is_none() {
-            return outside.kill(device, conn);
+        if self.ended.contains(&conn) {
+            return;
         }
-        let known = self.conns.get(&conn).copied();
+        let of = |process: &Option<Process>| Some(*process.as_ref()?.conns.get(&conn)?);
+        let (which, known) = match (of(&self.newest), of(&self.stale)) {
+            (None, Some(id)) => (Which::Stale, Some(id)),
+            (known, _) => (Which::Newest, known),
+        };
+        let Some(process) = self.process(which) else {
+            return outside.kill(device, conn);
+        };
         let denied = match (message, known) {
             (Up::Hello(hello), None) => {
-                let old = self.fleet.as_ref().and_then(|fleet| fleet.stream(&name));
+                let old = process.fleet.stream(&name);
                 let reads = old
-                    .and_then(|old| self.streams.get(&old))
+                    .and_then(|old| process.streams.get(&old))
                     .is_some_and(|(_, conn)| outside.is_alive(*conn));
                 let mut attached = None;
+                let boot_id = hello.boot_id;
                 let result = self.job(outside, checks, |fleet, now| {
                     let id = fleet.attach(now, &name, *hello, reads);
                     attached = id.as_ref().ok().copied();
                     id.is_err()
                 });
-                if let (Some(id), Some(_)) = (attached, result) {
-                    self.streams.insert(id, (device, conn));
-                    self.conns.insert(conn, id);
+                if let (Some(id), Some(_)) = (attached, result)
+                    && let Some(process) = &mut self.newest
+                {
+                    process.streams.insert(id, (device, conn));
+                    process.conns.insert(conn, id);
+                    checks.attached(outside.now, &name, boot_id);
                     // What was decided while it attached waits for its stream to be known.
-                    self.greet(device, &name, outside, checks);
+                    self.greet(&name, outside, checks);
+                }
+                if result.is_none() {
+                    // It died over it, and the connection with it.
+                    outside.kill(device, conn);
                 }
                 result == Some(true)
             }
-            // A second hello on one stream, or words before one, end it.
-            (Up::Hello(_), Some(_)) | (_, None) => false,
+            // Of a process that is gone.
+            (Up::Observation(_) | Up::Telemetry(_), None) => {
+                outside.kill(device, conn);
+                false
+            }
+            // A second hello on one stream.
+            (Up::Hello(_), Some(_)) => false,
             (Up::Observation(seen), Some(id)) => {
                 let job = |fleet: &mut Fleet, now| fleet.report(now, &name, id, *seen).is_err();
-                self.job(outside, checks, job) == Some(true)
+                self.job_of(which, outside, checks, job) == Some(true)
             }
             (Up::Telemetry(windows), Some(id)) => {
                 let job =
                     |fleet: &mut Fleet, now| fleet.telemetry(now, &name, id, windows).is_err();
-                self.job(outside, checks, job) == Some(true)
+                self.job_of(which, outside, checks, job) == Some(true)
             }
         };
         if denied {
@@ -247,32 +348,27 @@ impl Controller {
     }
 
     /// Sends the assignment to a device that has just attached and is behind.
-    fn greet(
-        &mut self,
-        device: usize,
-        name: &DeviceName,
-        outside: &mut Outside,
-        checks: &mut Checks,
-    ) {
-        let record = self.fleet.as_ref().and_then(|f| f.devices().get(name));
+    fn greet(&mut self, name: &DeviceName, outside: &mut Outside, checks: &mut Checks) {
+        let record = self.fleet().and_then(|f| f.devices().get(name));
         let behind = record.is_some_and(|r| {
             r.observation
                 .as_ref()
                 .is_some_and(|o| o.generation < r.generation)
         });
-        self.tell_time(device, name, outside);
+        self.tell_time(name, outside);
         if behind {
-            self.send(device, outside, checks);
+            self.send(Which::Newest, name, outside, checks);
         }
     }
 
     /// Tells the time to a device whose stream was not known yet when that was decided.
-    fn tell_time(&mut self, device: usize, name: &DeviceName, outside: &mut Outside) {
-        let Some(fleet) = self.fleet.as_ref().filter(|f| f.needs_time(name)) else {
+    fn tell_time(&mut self, name: &DeviceName, outside: &mut Outside) {
+        let process = self.newest.as_ref();
+        let Some(process) = process.filter(|p| p.fleet.needs_time(name)) else {
             return;
         };
-        let stream = fleet.stream(name).and_then(|id| self.streams.get(&id));
-        if let Some((_, conn)) = stream.copied() {
+        let stream = process.fleet.stream(name);
+        if let Some((device, conn)) = stream.and_then(|id| process.streams.get(&id)).copied() {
             let time = self.clock(outside.now);
             outside.down(device, conn, Down::Clock(time));
         }
@@ -280,60 +376,82 @@ impl Controller {
 
     /// A connection is over.
     pub fn close(&mut self, device: usize, conn: Conn, outside: &mut Outside, checks: &mut Checks) {
-        if let Some(id) = self.conns.remove(&conn) {
-            self.streams.remove(&id);
-            let name = self.names[device].clone();
-            self.job(outside, checks, |fleet, now| fleet.detach(now, &name, id));
+        self.ended.insert(conn);
+        for which in [Which::Newest, Which::Stale] {
+            let Some(process) = self.process(which) else {
+                continue;
+            };
+            if let Some(id) = process.conns.remove(&conn) {
+                process.streams.remove(&id);
+                let name = self.names[device].clone();
+                let job = |fleet: &mut Fleet, now| fleet.detach(now, &name, id);
+                self.job_of(which, outside, checks, job);
+            }
         }
     }
 
-    fn deliver(&mut self, outbox: Outbox, outside: &mut Outside, checks: &mut Checks) {
+    fn deliver(
+        &mut self,
+        which: Which,
+        outbox: Outbox,
+        outside: &mut Outside,
+        checks: &mut Checks,
+    ) {
         for (stream, message) in outbox.send {
-            let Some((device, conn)) = self.streams.get(&stream).copied() else {
+            let Some(process) = self.process(which) else {
+                return;
+            };
+            let Some((device, conn)) = process.streams.get(&stream).copied() else {
                 continue;
             };
             let message = match message {
                 ToDevice::TelemetryAck { boot, sequence } => Down::Ack { boot, sequence },
                 ToDevice::Clock(time) => Down::Clock(time),
                 ToDevice::Disconnect { retry, .. } => {
-                    self.streams.remove(&stream);
-                    self.conns.remove(&conn);
+                    process.streams.remove(&stream);
+                    process.conns.remove(&conn);
+                    self.ended.insert(conn);
                     Down::Disconnect { retry }
                 }
             };
             outside.down(device, conn, message);
         }
         for name in outbox.assigned {
-            if let Some(device) = self.numbers.get(&name).copied() {
-                self.send(device, outside, checks);
-            }
+            self.send(which, &name, outside, checks);
         }
     }
 
     /// Sends the device its assignment as it is now.
-    fn send(&mut self, device: usize, outside: &mut Outside, checks: &mut Checks) {
-        let name = &self.names[device];
-        let Some(fleet) = &self.fleet else {
+    fn send(
+        &mut self,
+        which: Which,
+        name: &DeviceName,
+        outside: &mut Outside,
+        checks: &mut Checks,
+    ) {
+        let Some(process) = self.process(which) else {
             return;
         };
-        let Some((assignment, versions)) = fleet.assignment(name) else {
+        let Some((assignment, versions)) = process.fleet.assignment(name) else {
             return;
         };
+        let versions = versions.into_iter().cloned().collect();
+        let stream = process.fleet.stream(name);
+        let stream = stream.and_then(|id| process.streams.get(&id)).copied();
         let payload = serde_json::to_vec(&assignment).unwrap_or_default();
-        checks.signed.insert(Digest::of(&payload));
-        let sent = checks.sent.entry(name.clone()).or_default();
-        *sent = (*sent).max(assignment.generation);
+        checks.signed(outside.now, &assignment, Digest::of(&payload));
         let bundle = AssignmentBundle {
             assignment: CONTROLLER.sign(Purpose::Assignment, payload),
-            versions: versions.into_iter().cloned().collect(),
+            versions,
         };
-        let kept = self.sent.entry(device).or_default();
-        if kept.len() == REPLAYED {
-            kept.remove(0);
+        if let Some(number) = self.numbers.get(name) {
+            let kept = self.sent.entry(*number).or_default();
+            if kept.len() == REPLAYED {
+                kept.remove(0);
+            }
+            kept.push(bundle.clone());
         }
-        kept.push(bundle.clone());
-        let stream = fleet.stream(name).and_then(|id| self.streams.get(&id));
-        if let Some((_, conn)) = stream.copied() {
+        if let Some((device, conn)) = stream {
             outside.down(device, conn, Down::Assignment(Box::new(bundle)));
         }
     }

@@ -19,7 +19,7 @@ pub enum DiskError {
 }
 
 /// A file that is replaced as a whole: written beside, synced, renamed, its directory synced.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct File {
     durable: Option<Vec<u8>>,
     beside: Option<Vec<u8>>,
@@ -27,7 +27,7 @@ struct File {
 }
 
 /// A device's disk.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Disk {
     state: File,
     next_window: u64,

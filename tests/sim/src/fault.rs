@@ -69,8 +69,10 @@ pub enum FaultKind {
     Foreign { device: usize, from: usize },
     /// An altered assignment reaches a device.
     Forged { device: usize },
-    /// Two starts of the agent use one identity.
-    Cloned { device: usize },
+    /// A copy of the card runs in another device, until it is wiped.
+    Cloned { device: usize, ms: u64 },
+    /// Another controller starts on the store while the one before goes on.
+    TakenOver,
     /// The battery falls to this charge.
     Battery { device: usize, percent: u8 },
     /// It becomes hot.
@@ -90,6 +92,7 @@ impl FaultKind {
             | Self::Silent { ms, .. }
             | Self::Hostile { ms, .. }
             | Self::Heat { ms, .. }
+            | Self::Cloned { ms, .. }
             | Self::Idle { ms, .. } => Some(*ms),
             _ => None,
         }
@@ -125,7 +128,7 @@ fn span(dice: &mut Dice) -> u64 {
 
 fn kind(dice: &mut Dice, devices: usize) -> FaultKind {
     let device = dice.below(devices as u64) as usize;
-    match dice.below(26) {
+    match dice.below(28) {
         0 | 1 => FaultKind::PowerCut {
             device,
             off_ms: span(dice),
@@ -204,9 +207,13 @@ fn kind(dice: &mut Dice, devices: usize) -> FaultKind {
             device,
             back: dice.between(1, 4),
         },
-        21 => match dice.below(3) {
+        26 => FaultKind::TakenOver,
+        27 => FaultKind::Cloned {
+            device,
+            ms: span(dice),
+        },
+        21 => match dice.below(2) {
             0 => FaultKind::Forged { device },
-            1 => FaultKind::Cloned { device },
             _ => FaultKind::Foreign {
                 device,
                 from: dice.below(devices as u64) as usize,

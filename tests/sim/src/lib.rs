@@ -36,5 +36,6 @@ pub mod queue;
 pub mod scenario;
 pub mod shrink;
 pub mod sign;
+pub mod store;
 pub mod truth;
 pub mod world;

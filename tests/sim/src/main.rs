@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use sandpiper_sim::batch::{Batch, run_all};
+use sandpiper_sim::scenario::{LEAST_DEVICES, LEAST_FAULTS};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,7 +16,7 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Devices of each fleet.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = LEAST_DEVICES, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     devices: u32,
     /// Begin with a seed that nobody has run: one made of the time.
     #[arg(long, conflicts_with = "seed")]
@@ -63,7 +64,8 @@ fn main() -> ExitCode {
         true => println!("{}", serde_json::json!(summary)),
         false => println!("{}", summary.text()),
     }
-    ended(summary.violations == 0)
+    // A run that had too little to go through proves too little.
+    ended(summary.violations == 0 && summary.least_faults >= LEAST_FAULTS)
 }
 
 fn ended(well: bool) -> ExitCode {

@@ -59,6 +59,11 @@ impl Outside {
         }
     }
 
+    /// One more device.
+    pub fn joins(&mut self) {
+        self.links.push(Link::default());
+    }
+
     /// Plans something this much later.
     pub fn after(&mut self, ms: u64, what: Happening) {
         self.queue.at(self.now.saturating_add(ms), what);

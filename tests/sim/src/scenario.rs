@@ -18,6 +18,11 @@ use serde::Serialize;
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 
+/// Faults of every run, at least.
+pub const LEAST_FAULTS: u64 = 20;
+/// Devices of a run that counts, at least.
+pub const LEAST_DEVICES: u32 = 50;
+
 /// Time with faults.
 const STORMY_MS: u64 = 24 * HOUR;
 /// Time after them, in which everything must come to rest.
@@ -40,6 +45,8 @@ pub enum Step {
     Steer(SteerVerb),
     /// Shuts a device out.
     Revoke(usize),
+    /// Lets every device out of quarantine, once copies of cards are wiped.
+    Release,
     /// Takes a device of the reserve into the fleet.
     Join(usize),
 }
@@ -70,7 +77,7 @@ impl Scenario {
     pub fn of(seed: u64, devices: usize) -> Self {
         let mut dice = Dice::new(seed, "scenario", 0);
         let late = (devices / 10).min(5);
-        let count = dice.between(20, 40) as usize;
+        let count = dice.between(LEAST_FAULTS, 2 * LEAST_FAULTS) as usize;
         let mut steps = rollouts(&mut dice, devices);
         let steered = steering(&mut dice, &steps);
         steps.extend(steered);
@@ -81,6 +88,7 @@ impl Scenario {
             let device = dice.below(devices as u64) as usize;
             steps.push((dice.between(HOUR, 22 * HOUR), Step::Revoke(device)));
         }
+        steps.push((STORMY_MS + HOUR + 10 * MINUTE, Step::Release));
         steps.sort_by_key(|(at, _)| *at);
         Self {
             seed,

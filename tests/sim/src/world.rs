@@ -48,14 +48,35 @@ struct World<'a> {
     controller: Controller,
     link: Link,
     devices: Vec<Device>,
+    /// Copies of cards that are under way, by the fault that made them.
+    copies: BTreeMap<usize, usize>,
     checks: Checks,
     events: u64,
     faults: u64,
     trace: u64,
 }
 
+/// What a run has left, for tests of what it came to.
+pub struct Ended {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// What the controller knows; nothing when it is down.
+    pub fleet: Option<Fleet>,
+    /// The devices, copies of cards at the end.
+    pub devices: Vec<Device>,
+    /// What devices really did, among what checks remember.
+    pub checks: Checks,
+    /// Controllers that were kept from writing because another one had taken over.
+    pub fenced: u64,
+}
+
 /// Runs a scenario to its end or to the first violation.
 pub fn run(scenario: &Scenario) -> Outcome {
+    play(scenario).outcome
+}
+
+/// The same, with everything that is left.
+pub fn play(scenario: &Scenario) -> Ended {
     let mut world = World::new(scenario);
     while let Some((at, what)) = world.outside.queue.take() {
         if at > scenario.end_at || world.checks.found.is_some() {
@@ -70,14 +91,20 @@ pub fn run(scenario: &Scenario) -> Outcome {
         world.outside.now = scenario.end_at;
         world.come_to_rest();
     }
-    Outcome {
-        device_hours: scenario.device_hours(),
-        events: world.events,
-        faults: world.faults,
-        trace: world.trace,
-        checks: world.checks.made,
-        ends: world.checks.ends,
-        found: world.checks.found,
+    Ended {
+        outcome: Outcome {
+            device_hours: scenario.device_hours(),
+            events: world.events,
+            faults: world.faults,
+            trace: world.trace,
+            checks: world.checks.made,
+            ends: world.checks.ends.clone(),
+            found: world.checks.found.clone(),
+        },
+        fleet: world.controller.fleet().cloned(),
+        fenced: world.controller.fenced,
+        devices: world.devices,
+        checks: world.checks,
     }
 }
 
@@ -93,6 +120,7 @@ impl<'a> World<'a> {
             link: Link::default(),
             checks: Checks::default(),
             devices,
+            copies: BTreeMap::new(),
             scenario,
             events: 0,
             faults: 0,
@@ -249,6 +277,16 @@ impl<'a> World<'a> {
             FaultKind::ControllerClock { jump_ms } => {
                 self.controller.jump(*jump_ms, &mut self.outside);
             }
+            FaultKind::TakenOver => {
+                let (outside, checks) = (&mut self.outside, &mut self.checks);
+                self.controller.taken_over(outside, checks);
+            }
+            FaultKind::Cloned { device, .. } if begins => self.clone_card(index, *device),
+            FaultKind::Cloned { .. } => {
+                if let Some(copy) = self.copies.remove(&index) {
+                    self.devices[copy].wipe(&mut self.outside);
+                }
+            }
             FaultKind::DiskFull { device, .. } => self.devices[*device].disk.full = begins,
             FaultKind::Damaged { device, .. } => count(&mut self.devices[*device].troubles.damaged),
             FaultKind::Silent { device, .. } => count(&mut self.devices[*device].troubles.silent),
@@ -282,9 +320,6 @@ impl<'a> World<'a> {
             FaultKind::Battery { device, percent } => {
                 self.devices[*device].body.discharge(*percent);
             }
-            FaultKind::Cloned { device } => {
-                self.devices[*device].clone_says_hello(&mut self.outside);
-            }
             FaultKind::Replay { device, back } => {
                 let sent = self.controller.sent.get(device);
                 let old = sent.and_then(|s| s.iter().rev().nth(*back as usize).cloned());
@@ -310,6 +345,8 @@ impl<'a> World<'a> {
             | FaultKind::Weather { .. }
             | FaultKind::ControllerKilled { .. }
             | FaultKind::ControllerClock { .. }
+            | FaultKind::TakenOver
+            | FaultKind::Cloned { .. }
             | FaultKind::DiskFull { .. }
             | FaultKind::Damaged { .. }
             | FaultKind::Silent { .. }
@@ -317,6 +354,18 @@ impl<'a> World<'a> {
             | FaultKind::Heat { .. }
             | FaultKind::Hostile { .. } => {}
         }
+    }
+
+    /// A copy of a card gets power in another device.
+    fn clone_card(&mut self, fault: usize, device: usize) {
+        let number = self.devices.len();
+        let copy = self.devices[device].copy(self.scenario.seed, number);
+        self.checks.cloned.insert(copy.name.clone());
+        self.controller.knows_clone(device);
+        self.outside.joins();
+        self.devices.push(copy);
+        self.copies.insert(fault, number);
+        self.outside.after(1_000, Happening::Power(number));
     }
 
     fn inject(
@@ -362,6 +411,10 @@ impl<'a> World<'a> {
                 let job = |fleet: &mut Fleet, now| fleet.revoke_device(now, "anna", &name);
                 self.job(job).map(|result| result.err())
             }
+            Step::Release => {
+                let job = |fleet: &mut Fleet, now| release_all(fleet, now);
+                self.job(job).map(|result| result.err())
+            }
             Step::Join(device) => self.join(device).then_some(None),
         };
         match done {
@@ -380,6 +433,9 @@ impl<'a> World<'a> {
 
     fn heal(&mut self) {
         self.outside.heal();
+        for copy in std::mem::take(&mut self.copies).into_values() {
+            self.devices[copy].wipe(&mut self.outside);
+        }
         let outside = &mut self.outside;
         self.controller.mend(outside);
         for device in &mut self.devices {
@@ -417,11 +473,11 @@ impl<'a> World<'a> {
             };
             self.checks.hold(now, result);
         }
-        for device in &self.devices {
+        for device in self.devices.iter().filter(|d| !d.is_wiped()) {
             let Some(record) = fleet.devices().get(&device.name) else {
                 continue;
             };
-            if record.revoked_by.is_some() {
+            if record.revoked_by.is_some() || record.quarantined.is_some() {
                 continue;
             }
             let Some(machine) = device.machine() else {
@@ -460,6 +516,14 @@ impl<'a> World<'a> {
             self.checks.hold(now, result);
         }
     }
+}
+
+/// Every card that was copied has been wiped: whoever is in quarantine is let out.
+fn release_all(fleet: &mut Fleet, now: Millis) -> Result<(), Refused> {
+    let held = fleet.devices().values().filter(|d| d.quarantined.is_some());
+    let held: Vec<_> = held.map(|d| d.name.clone()).collect();
+    let mut held = held.iter();
+    held.try_for_each(|name| fleet.release_device(now, "anna", name))
 }
 
 fn steer(fleet: &mut Fleet, now: Millis, verb: SteerVerb) -> Result<(), Refused> {

@@ -1,6 +1,6 @@
 //! Small runs of the simulation as ordinary tests; the large ones are `cargo xtask sim`.
 
-use sandpiper_sim::scenario::Scenario;
+use sandpiper_sim::scenario::{LEAST_DEVICES, LEAST_FAULTS, Scenario};
 use sandpiper_sim::world::run;
 
 /// Few, since a debug build is slow.
@@ -16,12 +16,26 @@ fn a_seed_determines_a_run_bit_for_bit() {
 }
 
 #[test]
+fn every_seed_has_enough_devices_and_faults() {
+    assert!(LEAST_FAULTS >= 20 && LEAST_DEVICES >= 50);
+    for seed in (0..2_000).chain([u64::MAX, 1_763_000_000_000_000]) {
+        let scenario = Scenario::of(seed, LEAST_DEVICES as usize);
+        assert_eq!(scenario.devices, LEAST_DEVICES as usize, "seed {seed}");
+        let faults = scenario.faults.len() as u64;
+        assert!(faults >= LEAST_FAULTS, "seed {seed}: {faults} faults");
+        // All of them begin before everything is mended.
+        let late = scenario.faults.iter().filter(|f| f.at >= scenario.heal_at);
+        assert_eq!(late.count(), 0, "seed {seed}");
+    }
+}
+
+#[test]
 fn small_fleets_hold_under_faults() {
     for seed in 1..=4 {
         let outcome = run(&Scenario::of(seed, DEVICES));
         assert_eq!(outcome.found, None, "seed {seed}");
         assert!(
-            outcome.faults >= 20,
+            outcome.faults >= LEAST_FAULTS,
             "seed {seed}: {} faults",
             outcome.faults
         );

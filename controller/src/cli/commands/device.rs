@@ -1,4 +1,4 @@
-//! `join-token`, `label`, `revoke`.
+//! `join-token`, `label`, `revoke`, `release`.
 
 use super::{Session, connect};
 use crate::api::client::MadeToken;
@@ -116,4 +116,13 @@ pub(super) async fn revoke(session: &mut Session<'_>, device: &str) -> Result<()
         .revoke_device(device)
         .await?;
     session.line(format!("device/{device} revoked"))
+}
+
+pub(super) async fn release(session: &mut Session<'_>, device: &str) -> Result<(), CliError> {
+    let device = parse::name_of("device", device)?;
+    connect(session.context)
+        .await?
+        .release_device(device)
+        .await?;
+    session.line(format!("device/{device} released"))
 }

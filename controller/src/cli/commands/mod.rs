@@ -75,6 +75,7 @@ pub async fn run(
         Command::Rollout(command) => rollout::rollout(session, command).await,
         Command::Label { device, changes } => device::label(session, &device, &changes).await,
         Command::Revoke { device } => device::revoke(session, &device).await,
+        Command::Release { device } => device::release(session, &device).await,
         Command::Completion { .. } => Err(CliError::Usage(
             "completion speaks of the whole program: `cli::run` answers it".to_owned(),
         )),

@@ -96,10 +96,21 @@ impl Device {
         generation: u64,
         models: Vec<ModelStatus>,
     ) -> Result<Live, Status> {
+        self.try_attach_as(1, fleet, generation, models).await
+    }
+
+    /// The same as another start of the agent.
+    pub(crate) async fn try_attach_as(
+        &self,
+        boot_id: u64,
+        fleet: &Fleet,
+        generation: u64,
+        models: Vec<ModelStatus>,
+    ) -> Result<Live, Status> {
         let mut client = self.client(fleet).await;
         let (up, outgoing) = mpsc::channel(64);
         let hello = Hello {
-            boot_id: 1,
+            boot_id,
             profile: profile(),
             observation: observation(generation, models),
         };

@@ -133,6 +133,22 @@ impl Fleet {
     /// Gives a device that a deployment selects the version that the deployment stands at,
     /// unless it has the model already or a rollout is about to decide.
     pub(super) fn converge(&mut self, now: Millis, device: &DeviceName) {
+        self.bring(now, device, |held, _| held.is_none());
+    }
+
+    /// The same for a device that has the model in another version: rollouts passed it by.
+    pub(super) fn catch_up(&mut self, now: Millis, device: &DeviceName) {
+        self.bring(now, device, |held, version| {
+            held.is_none_or(|held| held.version != *version)
+        });
+    }
+
+    fn bring(
+        &mut self,
+        now: Millis,
+        device: &DeviceName,
+        lacks: impl Fn(Option<&AssignedModel>, &VersionName) -> bool,
+    ) {
         let Some(record) = self.devices.get(device) else {
             return;
         };
@@ -147,8 +163,8 @@ impl Fleet {
                     && r.plan.spec.deployment == deployment.name
                     && r.devices.contains(device)
             });
-            let holds = record.models.contains_key(&deployment.model);
-            if !planned && !holds && deployment.selector.matches(&record.labels) {
+            let lacks = lacks(record.models.get(&deployment.model), version);
+            if !planned && lacks && deployment.selector.matches(&record.labels) {
                 let name = deployment.name.clone();
                 let fresh = self.fresh(device, &name, &deployment.model, version.clone());
                 due.extend(fresh);

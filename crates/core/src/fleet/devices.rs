@@ -32,21 +32,26 @@ impl std::fmt::Display for StreamId {
 }
 
 /// A live stream.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Live {
     pub(super) id: StreamId,
     pub(super) boot_id: u64,
 }
 
 impl Fleet {
-    /// Refuses devices that are revoked or unknown. Checked on every call.
+    /// Refuses devices that are revoked, in quarantine or unknown. Checked on every call.
     ///
     /// # Errors
     /// [`Refused::Denied`].
     pub fn admit(&self, name: &DeviceName) -> Result<(), Refused> {
         match self.devices.get(name) {
-            Some(device) if device.revoked_by.is_none() => Ok(()),
-            Some(_) => Err(Refused::Denied(format!("device `{name}` was revoked"))),
+            Some(device) if device.revoked_by.is_some() => {
+                Err(Refused::Denied(format!("device `{name}` was revoked")))
+            }
+            Some(device) if device.quarantined.is_some() => Err(Refused::Denied(format!(
+                "device `{name}` is in quarantine: two cards use its identity"
+            ))),
+            Some(_) => Ok(()),
             None => Err(Refused::Denied(format!(
                 "device `{name}` is not of this fleet"
             ))),
@@ -81,8 +86,9 @@ impl Fleet {
         Ok(())
     }
 
-    /// A device opened its stream. An older stream of the same device is closed; a different
-    /// boot at the same time betrays a cloned card and is noted. `old_reads` says whether the
+    /// A device opened its stream. An older stream of the same device is closed. Another start of
+    /// the agent that was connected at the same time is noted, and one that comes back after it
+    /// had been displaced proves that the card was cloned: then both are shut out. `old_reads` says whether the
     /// other end of that older stream is still there, as far as the driver knows.
     ///
     /// # Errors
@@ -95,9 +101,10 @@ impl Fleet {
         old_reads: bool,
     ) -> Result<StreamId, Refused> {
         self.admit(name)?;
+        let boot_id = hello.boot_id;
+        self.attaches(now, name, boot_id)?;
         let id = StreamId(self.next_stream);
         self.next_stream += 1;
-        let boot_id = hello.boot_id;
         if let Some(old) = self.live.insert(name.clone(), Live { id, boot_id }) {
             let reason = "a newer stream of this device was opened".to_owned();
             let last = ToDevice::Disconnect {

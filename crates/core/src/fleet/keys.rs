@@ -11,6 +11,8 @@ pub(super) const PLANNED: &[u8] = b"q/";
 pub(super) const PROGRESS: &[u8] = b"s/";
 pub(super) const MEASURED: &[u8] = b"m/";
 pub(super) const VERSIONS: &[u8] = b"v/";
+/// The term of the controller that acts.
+pub(super) const LEADER: &[u8] = b"L";
 pub(super) const EVENTS: &[u8] = b"e/";
 
 fn key(prefix: &[u8], name: &str) -> Vec<u8> {

@@ -9,6 +9,8 @@
 //! |---|---|
 //! | `state` | everything that is known, loaded from the records of a store |
 //! | `devices` | joining, live streams, reports, labels, revocation |
+//! | `clones` | cards that were copied |
+//! | `leader` | which controller acts on a store |
 //! | `assign` | desired states with rising generations |
 //! | `telemetry` | what windows teach |
 //! | `deployments` | which devices shall run which model |
@@ -18,10 +20,12 @@
 //! | `outbox` | what a job leaves to be done |
 
 mod assign;
+mod clones;
 mod deployments;
 mod devices;
 mod error;
 mod keys;
+mod leader;
 mod outbox;
 mod planning;
 mod record;
@@ -33,6 +37,7 @@ mod windows;
 
 pub use devices::{MAX_DEVICES, StreamId};
 pub use error::Refused;
+pub use leader::Term;
 pub use outbox::{Changed, Outbox, ToDevice, Writes};
 pub use record::{DeploymentRecord, DeviceRecord, Published};
 pub use state::{Fleet, LoadError, Row};

@@ -1,6 +1,7 @@
 //! What a job leaves to be done: first the writes, then the messages.
 
 use super::devices::StreamId;
+use super::state::Row;
 use crate::event::Event;
 use crate::names::DeviceName;
 use crate::time::Millis;
@@ -44,8 +45,11 @@ pub enum ToDevice {
 /// Effects of one job. A job may touch every device of the fleet, so nothing here is searched
 /// through for what is there already. The driver makes `writes` durable as one step before it
 /// does anything else of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Outbox {
+    /// What the store must still hold, or the writes do not count and the driver ends: another
+    /// controller has taken over.
+    pub expect: Option<Row>,
     /// What the store shall hold.
     pub writes: Writes,
     /// Messages, in order.

@@ -33,7 +33,9 @@ impl Fleet {
         let name = self.next_rollout_name(&spec.deployment)?;
         let previous = entry.version.clone();
         let nothing = LearnedMap::new();
-        let devices = self.devices.values().filter(|d| d.revoked_by.is_none());
+        // Nothing would be heard of a device in quarantine; it catches up when it is let out.
+        let heard = |d: &&DeviceRecord| d.revoked_by.is_none() && d.quarantined.is_none();
+        let devices = self.devices.values().filter(heard);
         let devices = devices.filter_map(|d| self.for_planning(d, published, &nothing));
         let (deployment, manifest) = (&entry.deployment, &published.manifest);
         let moves = self.devices.values().filter_map(|d| d.moved.as_ref());

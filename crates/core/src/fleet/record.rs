@@ -29,6 +29,9 @@ pub struct DeviceRecord {
     pub enrolled_at: Millis,
     /// Who revoked it, if somebody did.
     pub revoked_by: Option<String>,
+    /// Since when it is in quarantine, because two cards use its identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantined: Option<Millis>,
     /// What it said it is.
     pub profile: Option<DeviceProfile>,
     /// What it last reported.
@@ -63,6 +66,7 @@ impl DeviceRecord {
             labels,
             enrolled_at: now,
             revoked_by: None,
+            quarantined: None,
             profile: None,
             observation: None,
             last_seen: None,

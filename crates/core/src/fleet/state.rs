@@ -1,11 +1,14 @@
 //! Everything that is known, and how it is loaded.
 
+use super::clones::Starts;
 use super::devices::{Live, StreamId};
+use super::leader::Term;
 use super::outbox::Outbox;
 use super::record::{DeploymentRecord, DeviceRecord, LearnedRows, Published, learned_map};
 use super::{Refused, keys, rollout_record};
 use crate::event::{Event, Severity};
 use crate::learning::LearnedMap;
+use crate::mutants::{self, Mutant};
 use crate::names::{DeploymentName, DeviceName, ModelName, RolloutName, VersionName};
 use crate::rollout::Rollout;
 use crate::time::Millis;
@@ -37,7 +40,7 @@ pub type Row = (Vec<u8>, Vec<u8>);
 
 /// Everything that is known of the fleet, and every decision about it. Its methods queue effects
 /// in an outbox and never block; the driver takes the outbox after every job.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Fleet {
     pub(super) devices: BTreeMap<DeviceName, DeviceRecord>,
     pub(super) learned: BTreeMap<DeviceName, LearnedMap>,
@@ -46,6 +49,8 @@ pub struct Fleet {
     pub(super) versions: BTreeMap<(ModelName, VersionName), Published>,
     pub(super) events: VecDeque<(u64, Event)>,
     pub(super) live: BTreeMap<DeviceName, Live>,
+    pub(super) starts: BTreeMap<DeviceName, Starts>,
+    pub(super) term: Option<Term>,
     pub(super) next_stream: u64,
     pub(super) out: Outbox,
 }
@@ -155,9 +160,17 @@ impl Fleet {
         &mut self.out
     }
 
+    /// It acts in this term from now on: what it writes counts only while the store holds it.
+    pub fn lead(&mut self, term: Term) {
+        self.term = Some(term);
+    }
+
     /// Everything that is to be done now.
     pub fn take_outbox(&mut self) -> Outbox {
-        std::mem::take(&mut self.out)
+        let mut out = std::mem::take(&mut self.out);
+        let fenced = !mutants::is(Mutant::ForgetFence);
+        out.expect = self.term.filter(|_| fenced).map(Term::row);
+        out
     }
 
     /// Records an event; the oldest makes room.

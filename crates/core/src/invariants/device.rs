@@ -53,6 +53,21 @@ pub fn generation_survives(told: Generation, has: Generation) -> Result<(), Viol
     })
 }
 
+/// Of two cards with one identity not both are listened to for ever: starts (the latest last, of
+/// each stay one entry) do not take turns again and again.
+///
+/// # Errors
+/// The violation.
+pub fn two_cards_are_not_both_heard(device: &DeviceName, starts: &[u64]) -> Result<(), Violation> {
+    /// Far more turns than a card that is merely started again can cause.
+    const TURNS: usize = 10;
+    let last = starts.len().saturating_sub(TURNS);
+    let turns = starts[last..].windows(3).filter(|w| w[0] == w[2]).count();
+    hold("two-cards-are-not-both-heard", turns + 2 < TURNS, || {
+        format!("{device}: {:?}", &starts[last..])
+    })
+}
+
 /// A device serves the version that is active or the one before, never something else. While it is
 /// up and something is active that has not failed, it serves or a runner is on its way.
 ///

@@ -64,6 +64,7 @@ fn same_record(a: &DeviceRecord, b: &DeviceRecord) -> bool {
         && a.acknowledged == b.acknowledged
         && a.labels == b.labels
         && a.revoked_by == b.revoked_by
+        && a.quarantined == b.quarantined
 }
 
 /// A device that has succeeded really served as many inferences under the version since it was

@@ -8,7 +8,10 @@ mod device;
 mod fleet;
 mod rollout;
 
-pub use device::{device_state, generation_survives, nothing_live_is_missing, serves_old_or_new};
+pub use device::{
+    device_state, generation_survives, nothing_live_is_missing, serves_old_or_new,
+    two_cards_are_not_both_heard,
+};
 pub use fleet::{counted_once, nothing_forgotten, one_open_rollout, success_was_served};
 pub use rollout::{rollout, rollout_step};
 
@@ -43,6 +46,17 @@ fn hold(name: &'static str, holds: bool, detail: impl FnOnce() -> String) -> Res
 pub fn generation_rises(old: Generation, new: Generation) -> Result<(), Violation> {
     hold("generation-rises", new > old, || {
         format!("{} after {}", new.0, old.0)
+    })
+}
+
+/// Of each generation of a device there is one assignment only, whichever controller made it.
+///
+/// # Errors
+/// The violation.
+pub fn one_assignment_of_a_generation(a: &Assignment, b: &Assignment) -> Result<(), Violation> {
+    let same = a.device != b.device || a.generation != b.generation || a == b;
+    hold("a-generation-is-one-assignment", same, || {
+        format!("{} has two of generation {}", a.device, a.generation.0)
     })
 }
 

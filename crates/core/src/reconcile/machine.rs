@@ -20,7 +20,7 @@ pub const PROBATION: Duration = Duration::from_secs(600);
 pub(super) type RunnerKey = (VersionName, VariantName);
 
 /// What is volatile of one model: runners and waiting times.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Live {
     /// Runners by what they run; true once ready.
     pub(super) runners: BTreeMap<RunnerKey, bool>,
@@ -48,7 +48,7 @@ pub(super) struct Turn {
 }
 
 /// Drives one device towards its assignment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reconciler {
     pub(super) state: DeviceState,
     pub(super) device: DeviceName,

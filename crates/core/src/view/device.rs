@@ -21,6 +21,9 @@ pub struct DeviceDoc {
     pub connected: bool,
     /// Its certificate is on the deny-list.
     pub revoked: bool,
+    /// Two cards use its identity: neither is heard until an operator releases it.
+    #[serde(default)]
+    pub quarantined: bool,
     /// When it was enrolled.
     pub enrolled_at: Millis,
     /// When it was last heard of.

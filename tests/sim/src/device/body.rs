@@ -51,7 +51,7 @@ const FULL_UJ: f64 = 37.0 * 3_600.0 * 1e6;
 const THROTTLED_MC: i32 = 80_000;
 
 /// A board with what feeds it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Body {
     board: usize,
     /// Energy left in microjoules; nothing on the mains.

@@ -87,6 +87,10 @@ pub struct Device {
     /// Difference of its clock to that of the world.
     clock_ms: i64,
     boot: u64,
+    /// Number of its installation, which a copy of its card shares.
+    installation: u64,
+    /// It is a copy that has been wiped.
+    wiped: bool,
     live: Option<Live>,
     /// Off time of a power cut that is about to come.
     off_ms: u64,
@@ -117,6 +121,8 @@ impl Device {
                 false => dice.below(120_000) as i64 - 60_000,
             },
             boot: 0,
+            installation: number as u64 + 1,
+            wiped: false,
             live: None,
             off_ms: 1_000,
             window_ms,
@@ -125,6 +131,32 @@ impl Device {
             rotten: BTreeSet::new(),
             dice,
         }
+    }
+
+    /// Another device with a copy of this one's card. It is off.
+    pub fn copy(&self, seed: u64, number: usize) -> Self {
+        let mut disk = self.disk.clone();
+        disk.crash();
+        Self {
+            number,
+            name: self.name.clone(),
+            disk,
+            body: self.body.clone(),
+            rotten: self.rotten.clone(),
+            installation: self.installation,
+            ..Self::new(seed, number, self.window_ms)
+        }
+    }
+
+    /// Its card is wiped, and it never comes back.
+    pub fn wipe(&mut self, outside: &mut Outside) {
+        self.power_off(0, outside);
+        self.wiped = true;
+    }
+
+    /// Whether it is a copy that has been wiped.
+    pub fn is_wiped(&self) -> bool {
+        self.wiped
     }
 
     /// The time as its clock shows it.
@@ -164,7 +196,7 @@ impl Device {
 
     /// It gets power: everything is restored from the disk.
     pub fn power_on(&mut self, outside: &mut Outside, checks: &mut Checks) {
-        if self.live.is_some() {
+        if self.live.is_some() || self.wiped {
             return;
         }
         self.boot += 1;
@@ -183,10 +215,9 @@ impl Device {
         let survives = invariants::generation_survives(self.told, state.generation);
         checks.hold(outside.now, survives);
         let (next, windows) = self.disk.windows();
-        let installation = self.number as u64 + 1;
         let profile = self.body.profile();
         self.live = Some(Live {
-            ring: Ring::restored(installation, next, windows, 0, MAX_WINDOWS),
+            ring: Ring::restored(self.installation, next, windows, 0, MAX_WINDOWS),
             observation: Observation {
                 generation: state.generation,
                 conditions: self.body.conditions(),

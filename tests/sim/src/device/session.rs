@@ -81,21 +81,6 @@ impl Device {
         self.live.as_ref()?.conn
     }
 
-    /// A hello of another start of the agent with this identity: a cloned card.
-    pub fn clone_says_hello(&mut self, outside: &mut Outside) {
-        let profile = self.body.profile();
-        let Some(live) = &self.live else {
-            return;
-        };
-        let conn = outside.connect();
-        let hello = Hello {
-            boot_id: u64::MAX - self.number as u64,
-            profile,
-            observation: live.observation.clone(),
-        };
-        outside.up(self.number, conn, Up::Hello(Box::new(hello)));
-    }
-
     /// What a liar makes of an observation.
     fn as_told(&self, mut observation: Observation) -> Observation {
         if self.troubles.lie == Some(Lie::FakeDigest) {
@@ -262,7 +247,7 @@ impl Device {
             return;
         };
         let payload = serde_json::to_vec(accepted).unwrap_or_default();
-        let known = checks.signed.contains(&Digest::of(&payload));
+        let known = checks.genuine.contains(&Digest::of(&payload));
         if !known || accepted.device != self.name {
             let what = format!("{} runs generation {}", self.name, accepted.generation.0);
             let result = Err(broken("only-what-was-signed-for-it", what));
