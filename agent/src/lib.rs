@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`config`] | the configuration, checked as a whole |
+//! | [`assemble`] | from what the disk holds to a driver that can run |
 //! | [`driver`] | performs what the core's reconciler decides |
 //! | [`depot`] | the only module that stores artefacts and state |
 //! | [`attach`], [`identity`], [`renewal`] | the way to the controller |
@@ -14,6 +15,7 @@
 //! | [`tally`], [`telemetry`] | what was served, kept until acknowledged |
 
 pub mod app;
+pub mod assemble;
 pub mod attach;
 pub mod cli;
 pub mod clock;
@@ -34,3 +36,4 @@ pub mod serve;
 pub mod status;
 pub mod tally;
 pub mod telemetry;
+mod words;

@@ -42,6 +42,10 @@ const CHECKS: &[Check] = &[
         run: sim_mutants,
     },
     Check {
+        name: "cuts",
+        run: cuts,
+    },
+    Check {
         name: "conformance",
         run: conformance,
     },
@@ -153,6 +157,10 @@ fn sim() -> Outcome {
 
 fn sim_mutants() -> Outcome {
     outcome(&mut crate::sim::mutants())
+}
+
+fn cuts() -> Outcome {
+    outcome(&mut crate::cuts::program())
 }
 
 fn conformance() -> Outcome {

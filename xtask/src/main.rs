@@ -3,6 +3,7 @@
 mod bench;
 mod checks;
 mod conformance;
+mod cuts;
 mod demo;
 mod dist;
 mod fuzz;
@@ -39,6 +40,8 @@ enum Command {
     Conformance(conformance::Args),
     /// Whole fleets under a virtual clock, with faults.
     Sim(sim::Args),
+    /// Power cuts at every point of what a device lives through, with everything that may be lost.
+    Cuts,
     /// Random networks against ONNX Runtime, and damaged files.
     Fuzz(fuzz::Args),
     /// Static programs, packages and a container image, in `target/dist`.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Test { only } => checks::run(only.as_deref()),
         Command::Conformance(args) => conformance::run(&args),
         Command::Sim(args) => sim::run(&args),
+        Command::Cuts => cuts::run(),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::Bench(what) => bench::run(&what),

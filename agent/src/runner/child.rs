@@ -5,6 +5,7 @@
 //! forbids new ones.
 
 use super::protocol::{self, Failed, Kind, Load, Ready, Refused};
+use crate::words::chain;
 use rustix::time::{ClockId, clock_gettime};
 use sandpiper_sandbox::lockdown::{self, LockSpec};
 use sandpiper_sandbox::{Crew, InferError, Limits, LoadSpec, Native, SandboxError, Weights};
@@ -180,16 +181,4 @@ fn unexpected(kind: Kind) -> io::Error {
         io::ErrorKind::InvalidData,
         format!("unexpected frame {kind:?}"),
     )
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
