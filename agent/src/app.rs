@@ -6,7 +6,9 @@ use crate::config::Config;
 use crate::fetcher::Patience;
 use crate::identity::Identity;
 use crate::launch::ProcessLauncher;
+use crate::memory::Program;
 use crate::notify::Notifier;
+use crate::sentinel;
 use crate::serve::router;
 use anyhow::Context;
 use sandpiper_core::names::DeviceName;
@@ -20,6 +22,10 @@ use std::time::Duration;
 
 /// More is no token, whatever is piped in.
 const MAX_TOKEN_BYTES: u64 = 16 << 10;
+/// After this time a start is over.
+const SETTLED: Duration = Duration::from_secs(10);
+/// Between two times that memory is given back.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(600);
 /// How long the network waits for models that are started from the disk.
 const LOCAL_FIRST: Duration = Duration::from_secs(1);
 
@@ -110,9 +116,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}", config.listen))?;
     let app = router(agent.routes, config.max_body_bytes);
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let state_dir = config.state_dir;
     let attachment = Attachment {
         identity: agent.identity,
-        state_dir: config.state_dir,
+        state_dir: state_dir.clone(),
         driver: agent.handle,
         ring: agent.ring,
         channel: agent.channel,
@@ -126,11 +133,26 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let starts = models.values().any(|s| s.active.is_some());
     tokio::spawn(attach(attachment, starts));
     let notifier = Notifier::from_env();
+    if let Some(within) = notifier.within() {
+        let heart = driver.heart.clone();
+        tokio::spawn(sentinel::watch(heart, fsio::system(), state_dir, within));
+    }
+    tokio::spawn(give_back());
     driver
         .run(agent.inbox, agent.fetched, notifier, stop_signal())
         .await;
     server.abort();
     Ok(())
+}
+
+/// Gives back what only the start, or an installation, needed, again and again.
+async fn give_back() {
+    tokio::time::sleep(SETTLED).await;
+    let program = Program::find();
+    loop {
+        program.give_back();
+        tokio::time::sleep(GIVE_BACK_EVERY).await;
+    }
 }
 
 /// Connects. Local programs come first: models that are to serve again get a moment to start,

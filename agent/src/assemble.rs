@@ -9,6 +9,7 @@ use crate::fetcher::{Fetcher, Patience};
 use crate::guest::Launcher;
 use crate::identity::Identity;
 use crate::probe;
+use crate::sentinel::{self, Heart};
 use crate::serve::routes::Routes;
 use crate::telemetry::Ring;
 use anyhow::Context as _;
@@ -35,6 +36,8 @@ pub struct Kept {
     pub state: DeviceState,
     /// Telemetry that was not acknowledged.
     pub ring: Ring,
+    /// What the agent before this one hung over.
+    pub hung: Option<DeviceEvent>,
 }
 
 impl Kept {
@@ -52,6 +55,7 @@ impl Kept {
         let ring = Ring::open_on(disk.clone(), &telemetry, identity.installation)
             .context("the telemetry cannot be read")?;
         Ok(Self {
+            hung: sentinel::last_words(&**disk, state_dir),
             identity,
             depot,
             state,
@@ -92,6 +96,7 @@ pub fn assemble(
         depot,
         state,
         ring,
+        hung,
     } = kept;
     let ring = Arc::new(Mutex::new(ring));
     let mut profile = probe::profile(&config, Vec::new(), BTreeMap::new());
@@ -130,6 +135,8 @@ pub fn assemble(
         climber: Climber::default(),
         guests: Guests::default(),
         disk_fails: false,
+        heart: Heart::default(),
+        hung,
     };
     Assembled {
         driver,

@@ -9,8 +9,9 @@
 //! | [`attach`], [`identity`], [`renewal`] | the way to the controller |
 //! | [`fetch`], [`fetcher`] | artefacts, one download each |
 //! | [`guest`], [`launch`], [`runner`] | loaded models, each in a process of its own |
-//! | [`notify`] | tells the service manager that the agent lives |
+//! | [`notify`], [`sentinel`] | tells the service manager that the agent lives, and what it hung over |
 //! | [`serve`] | the Open Inference Protocol for local programs |
+//! | [`memory`] | gives back what only the start needed |
 //! | [`probe`], [`energy`] | what the device is, how it is, what it uses |
 //! | [`tally`], [`telemetry`] | what was served, kept until acknowledged |
 
@@ -28,10 +29,12 @@ pub mod fetcher;
 pub mod guest;
 pub mod identity;
 pub mod launch;
+pub mod memory;
 pub mod notify;
 pub mod probe;
 pub mod renewal;
 pub mod runner;
+pub mod sentinel;
 pub mod serve;
 pub mod status;
 pub mod tally;

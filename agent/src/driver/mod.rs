@@ -16,6 +16,7 @@ use crate::fetcher::Fetcher;
 use crate::guest::Launcher;
 use crate::notify::Notifier;
 use crate::probe;
+use crate::sentinel::Heart;
 use crate::serve::routes::{Routes, Served};
 use crate::tally::{ServedBy, Tally};
 use crate::telemetry::Ring;
@@ -87,6 +88,10 @@ pub struct Driver {
     pub guests: Guests,
     /// That the disk fails is being told.
     pub disk_fails: bool,
+    /// Says what this is busy with, for the case that it hangs.
+    pub heart: Heart,
+    /// What the agent before this one hung over.
+    pub hung: Option<DeviceEvent>,
 }
 
 impl Driver {
@@ -100,6 +105,9 @@ impl Driver {
         stop: impl Future<Output = ()>,
     ) {
         tokio::pin!(stop);
+        if let Some(hung) = self.hung.take() {
+            self.handle(hung);
+        }
         self.look();
         self.handle(DeviceEvent::Tick);
         notifier.ready();
@@ -134,7 +142,10 @@ impl Driver {
                     pace.read(now, activity);
                 }
                 () = tokio::time::sleep(due) => self.handle_due(),
-                () = notifier.due() => notifier.alive(),
+                () = notifier.due() => {
+                    self.heart.beat();
+                    notifier.alive();
+                }
             }
         }
         notifier.stopping();
@@ -206,9 +217,11 @@ impl Driver {
     }
 
     fn handle(&mut self, event: DeviceEvent) {
+        self.heart.busy(runner_of(&event));
         self.backlog
             .extend(self.machine.handle(clock::now(), event));
         self.work_off();
+        self.heart.busy(None);
     }
 
     /// Performs what is to be done, and tells of it once all of it is done.
@@ -342,10 +355,36 @@ impl Driver {
                 ..served.by.clone()
             };
             let window = tally.close(&by, clock::now(), energy);
+            self.heart.busy(Some(guests::key_of(&served.by)));
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = ring.push(window) {
                 tracing::error!("a telemetry window is lost: {}", chain(&error));
             }
         }
+        self.heart.busy(None);
+    }
+}
+
+/// The runner that an event speaks of.
+fn runner_of(event: &DeviceEvent) -> Option<Key> {
+    match event {
+        DeviceEvent::RunnerReady {
+            model,
+            version,
+            variant,
+        }
+        | DeviceEvent::RunnerFailed {
+            model,
+            version,
+            variant,
+            ..
+        }
+        | DeviceEvent::RunnerDied {
+            model,
+            version,
+            variant,
+            ..
+        } => Some((model.clone(), version.clone(), variant.clone())),
+        _ => None,
     }
 }

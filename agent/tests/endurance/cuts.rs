@@ -176,6 +176,8 @@ async fn serving(world: &World, agent: &Running, state: &DeviceState) -> Result<
 /// With its controller back, the device comes to the newest version, and a new window gets a number
 /// that none had before.
 async fn newest(world: &World, agent: &Running, highest: u64) -> Result<(), String> {
+    // Every fetch takes one for ever.
+    world.controller.gate.add_permits(10);
     let channel = world.controller.channel().await;
     agent.channel.send_replace(Some(channel));
     agent.assign(world.assigned(9, "v5")).await;

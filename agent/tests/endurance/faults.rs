@@ -23,6 +23,7 @@ async fn serving(world: &World, identity: &Identity) -> (Running, Recorder, Arc<
     let disk: Arc<dyn Disk> = Arc::new(recorder.clone());
     identity.save_on(&*disk, &root).unwrap();
     let agent = Running::start(world, &disk, &root, load(&disk, &root).unwrap());
+    world.controller.gate.add_permits(100);
     let channel = world.controller.channel().await;
     agent.channel.send_replace(Some(channel));
     agent.assign(world.assigned(1, "v1")).await;

@@ -201,6 +201,8 @@ impl Bench {
         self.wrong.lock().unwrap().clone()
     }
 
+    /// A file that is gone belongs to a version that is not wanted any more: the start of it has
+    /// ended. One with other bytes must never come here.
     fn look(&self, spec: &LaunchSpec) -> Result<Conduct, String> {
         for path in [Some(&spec.native), spec.weights.as_ref()]
             .into_iter()
@@ -209,7 +211,9 @@ impl Bench {
             let bytes = fsio::read(&*self.disk, path).map_err(|e| e.to_string())?;
             let named = path.file_name().unwrap().to_string_lossy();
             if Digest::of(&bytes).to_string() != named {
-                return Err(format!("{} is not what its name says", path.display()));
+                let what = format!("{} is not what its name says", path.display());
+                self.wrong.lock().unwrap().push(what.clone());
+                return Err(what);
             }
         }
         let digest = spec.native.file_name().unwrap().to_string_lossy();
@@ -227,10 +231,7 @@ impl Launcher for Bench {
                     let guest: Arc<dyn Guest> = Arc::new(Actor { conduct, alive });
                     Ok(guest)
                 }
-                Err(what) => {
-                    self.wrong.lock().unwrap().push(what.clone());
-                    Err(GuestError::Load(what))
-                }
+                Err(what) => Err(GuestError::Load(what)),
             }
         })
     }

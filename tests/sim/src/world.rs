@@ -35,6 +35,10 @@ pub struct Outcome {
     pub faults: u64,
     /// How rollouts ended.
     pub ends: BTreeMap<&'static str, u64>,
+    /// Most telemetry windows that one device kept at a time.
+    pub windows_most: usize,
+    /// Telemetry windows that gave way to newer ones.
+    pub windows_lost: u64,
     /// Digest of everything that happened: the same seed gives the same one.
     pub trace: u64,
 }
@@ -48,6 +52,7 @@ struct World<'a> {
     events: u64,
     faults: u64,
     trace: u64,
+    windows_most: usize,
 }
 
 /// Runs a scenario to its end or to the first violation.
@@ -71,6 +76,8 @@ pub fn run(scenario: &Scenario) -> Outcome {
         events: world.events,
         faults: world.faults,
         trace: world.trace,
+        windows_most: world.windows_most,
+        windows_lost: world.windows_lost(),
         checks: world.checks.made,
         ends: world.checks.ends,
         found: world.checks.found,
@@ -92,6 +99,7 @@ impl<'a> World<'a> {
             events: 0,
             faults: 0,
             trace: 0xcbf2_9ce4_8422_2325,
+            windows_most: 0,
         };
         for step in &scenario.steps {
             if let Step::Rollout(version, quality, _) = &step.1 {
@@ -152,6 +160,11 @@ impl<'a> World<'a> {
         joined.is_some()
     }
 
+    fn windows_lost(&self) -> u64 {
+        let windows = self.devices.iter().filter_map(Device::windows);
+        windows.map(|(_, lost)| lost).sum()
+    }
+
     fn trace(&mut self, at: u64, what: &Happening) {
         // FNV-1a over times and kinds: cheap, and any difference between two runs shows.
         let kind = std::mem::discriminant(what);
@@ -179,6 +192,8 @@ impl<'a> World<'a> {
             }
             Happening::Timer(device, boot, timer) => {
                 self.devices[device].timer(boot, timer, outside, checks);
+                let (kept, _) = self.devices[device].windows().unwrap_or_default();
+                self.windows_most = self.windows_most.max(kept);
             }
             Happening::Power(device) => self.devices[device].power_on(outside, checks),
             Happening::ControllerLooks(start) => self.controller.look(start, outside, checks),

@@ -35,18 +35,8 @@ pub(crate) enum Bench {
         #[arg(long = "devices", default_values_t = [10_000, 100_000, 1_000_000])]
         sizes: Vec<usize>,
     },
-    /// Memory and answers of one agent against the goals.
-    Agent {
-        /// Print one JSON object.
-        #[arg(long)]
-        json: bool,
-        /// Profile of cargo that controller and agent are built with.
-        #[arg(long, default_value = "release")]
-        profile: String,
-        /// Variant of examples/activity that is served.
-        #[arg(long, default_value = "small-int8")]
-        variant: String,
-    },
+    /// Memory, answers and wear of one agent against the goals.
+    Agent(agent::Args),
 }
 
 /// Measures and prints.
@@ -82,13 +72,9 @@ fn printed(what: &Bench) -> Result<String> {
                 report.text()
             }
         }
-        Bench::Agent {
-            json,
-            profile,
-            variant,
-        } => {
-            let report = agent::measure(profile, variant)?;
-            if *json {
+        Bench::Agent(args) => {
+            let report = agent::measure(args)?;
+            if args.json {
                 Ok(serde_json::to_string_pretty(&report)?)
             } else {
                 report.text()
