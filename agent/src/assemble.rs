@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use sandpiper_core::ladder::Climber;
 use sandpiper_core::reconcile::{Backlog, DeviceEvent, DeviceState, Reconciler};
 use sandpiper_core::telemetry::Observation;
+use sandpiper_core::window::Wall;
 use sandpiper_transport::fsio::Disk;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -122,6 +123,7 @@ pub fn assemble(
     let driver = Driver {
         config,
         machine,
+        wall: Wall::default(),
         backlog: Backlog::default(),
         depot,
         fetcher,

@@ -176,6 +176,11 @@ impl Attachment {
                         FromController::TelemetryAck { boot, sequence } => {
                             self.ring().acknowledge(boot, sequence)?;
                         }
+                        FromController::Clock(time) => {
+                            let counted = clock::counted();
+                            let input = Input::Time { counted, time };
+                            self.driver.inputs.send(input).await?;
+                        }
                         FromController::Disconnect { reason, retry } => {
                             tracing::warn!(%reason, "the controller ends the stream");
                             return Ok(if retry { Ended::Closed } else { Ended::Unwelcome });

@@ -12,6 +12,14 @@ pub fn set_wrong_by(seconds: i64) {
     OFFSET_MS.store(seconds.saturating_mul(1000), Ordering::Relaxed);
 }
 
+/// Milliseconds since the machine was started, sleep included. Nobody can set it.
+pub fn counted() -> Millis {
+    let since = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(since.tv_sec).unwrap_or(0);
+    let rest = u64::try_from(since.tv_nsec).unwrap_or(0) / 1_000_000;
+    Millis(seconds.saturating_mul(1_000).saturating_add(rest))
+}
+
 /// Milliseconds since the Unix epoch by the device's clock, which may be wrong: it decides
 /// nothing about trust. One before the epoch reads as the epoch.
 pub fn now() -> Millis {

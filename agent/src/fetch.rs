@@ -131,8 +131,12 @@ async fn tree(
     artefact: ArtefactRef,
     partial: Option<Partial>,
 ) -> Result<Partial, FetchError> {
-    let FetchPart::Tree(values) = next(stream).await? else {
-        return Err(out_of_order());
+    let values = loop {
+        match next(stream).await? {
+            FetchPart::Tree(values) => break values,
+            FetchPart::Wait => {}
+            FetchPart::Chunk(_) => return Err(out_of_order()),
+        }
     };
     if let Some(partial) = partial {
         return Ok(partial);
@@ -153,8 +157,11 @@ async fn chunks(
         if !*wanted.borrow() {
             return Err(FetchError::Unwanted);
         }
-        let FetchPart::Chunk(bytes) = next(stream).await? else {
-            return Err(out_of_order());
+        let bytes = match next(stream).await? {
+            FetchPart::Chunk(bytes) => bytes,
+            // Perhaps it is not wanted any more by now.
+            FetchPart::Wait => continue,
+            FetchPart::Tree(_) => return Err(out_of_order()),
         };
         let stored = on_disk(move || partial.put(at, &bytes).map(|()| partial)).await;
         partial = stored.map_err(|error| match error {

@@ -104,6 +104,14 @@ impl Fetcher {
         self.running().keys().copied().collect()
     }
 
+    /// Lets these downloads end where they are, until they are asked for again.
+    pub fn stop(&self, artefacts: &[ArtefactRef]) {
+        let running = self.running();
+        for job in artefacts.iter().filter_map(|a| running.get(&a.digest)) {
+            job.want.send_replace(false);
+        }
+    }
+
     /// Lets the downloads end that are not of `live`.
     pub fn keep_only(&self, live: &BTreeSet<Digest>) {
         for (digest, job) in self.running().iter() {

@@ -1,5 +1,6 @@
 //! The controller's configuration: what `DATA/config.toml` says, and what it means.
 
+use sandpiper_core::bandwidth::{Bandwidth, GroupRateError, parse_rate};
 use sandpiper_core::names::{FleetName, NameError};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +25,12 @@ pub struct RawConfig {
     pub device_listen: String,
     /// Where the operator listener binds, `IP:PORT`.
     pub operator_listen: String,
+    /// Bytes per second that all devices together fetch, such as `20MB`; no bound when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<String>,
+    /// The same for devices with one value of a label, such as `site=2MB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_bandwidth: Option<String>,
 }
 
 /// A configuration in which every field has been checked.
@@ -39,6 +46,8 @@ pub struct Config {
     pub device_listen: SocketAddr,
     /// Where the operator listener binds.
     pub operator_listen: SocketAddr,
+    /// What all fetches share.
+    pub bandwidth: Bandwidth,
 }
 
 /// A host name or address with a port.
@@ -150,6 +159,16 @@ impl RawConfig {
             "operator_listen",
             socket(&self.operator_listen),
         );
+        let bandwidth = Bandwidth {
+            bytes_per_s: self.bandwidth.as_ref().and_then(|text| {
+                let rate = parse_rate(text).map_err(|e| e.to_string());
+                note(&mut mistakes, "bandwidth", rate)
+            }),
+            per_group: self.group_bandwidth.as_ref().and_then(|text| {
+                let group = text.parse().map_err(|e: GroupRateError| e.to_string());
+                note(&mut mistakes, "group_bandwidth", group)
+            }),
+        };
         for (field, address) in [
             ("device_address", &device_address),
             ("operator_address", &operator_address),
@@ -183,6 +202,7 @@ impl RawConfig {
                     operator_address,
                     device_listen: d,
                     operator_listen: o,
+                    bandwidth,
                 })
             }
             _ => Err(ConfigError::Mistakes(mistakes)),
@@ -230,6 +250,8 @@ mod tests {
             operator_address: "[::1]:7444".into(),
             device_listen: "0.0.0.0:7443".into(),
             operator_listen: "127.0.0.1:7444".into(),
+            bandwidth: Some("20MB".into()),
+            group_bandwidth: None,
         }
     }
 
@@ -247,9 +269,11 @@ mod tests {
         raw.device_address = "nowhere".into();
         raw.operator_listen = "localhost".into();
         raw.operator_address = "0.0.0.0:7444".into();
+        raw.bandwidth = Some("fast".into());
+        raw.group_bandwidth = Some("1MB".into());
         let error = raw.validate().unwrap_err();
         assert!(
-            matches!(&error, ConfigError::Mistakes(m) if m.len() == 4),
+            matches!(&error, ConfigError::Mistakes(m) if m.len() == 6),
             "{error}"
         );
         for field in [
@@ -257,6 +281,8 @@ mod tests {
             "device_address:",
             "operator_listen:",
             "operator_address:",
+            "bandwidth: `fast` is no rate",
+            "group_bandwidth:",
         ] {
             assert!(error.to_string().contains(field), "{error}");
         }

@@ -96,6 +96,8 @@ impl InitArgs {
             device_address,
             operator_address,
             device_listen: device_listen.to_string(),
+            bandwidth: None,
+            group_bandwidth: None,
             operator_listen: operator_listen.to_string(),
         })
     }

@@ -3,7 +3,7 @@
 mod certificate;
 
 use self::certificate::ServerCertificate;
-use crate::api::{Devices, Enrolments, Operators};
+use crate::api::{Devices, Enrolments, Operators, Throttle};
 use crate::catalogue::{BlobError, Blobs};
 use crate::clock;
 use crate::config::{Config, ConfigError};
@@ -260,6 +260,8 @@ impl Parts {
         let devices = Devices {
             fleet: self.handle.clone(),
             blobs: Arc::clone(&self.blobs),
+            throttle: Throttle::new(),
+            bandwidth: self.config.bandwidth.clone(),
         };
         let router = server::builder()
             .add_service(

@@ -208,6 +208,7 @@ fn messages_of_the_stream_come_back_and_empty_ones_are_refused() {
     };
     for message in [
         FromController::Assignment(Box::new(bundle)),
+        FromController::Clock(sandpiper_core::time::Millis(1_773_619_200_000)),
         FromController::TelemetryAck {
             boot: 1,
             sequence: 2,
@@ -304,6 +305,7 @@ fn a_fetch_begins_within_its_artefact_and_its_parts_are_bounded() {
     for part in [
         FetchPart::Tree(vec![[1; 32], [2; 32]]),
         FetchPart::Chunk(vec![3; 65536].into()),
+        FetchPart::Wait,
     ] {
         assert_eq!(
             FetchPart::try_from(sent(v1::FetchChunk::from(part.clone()))).unwrap(),
@@ -354,6 +356,10 @@ fn what_operators_send_comes_back_and_unknown_values_are_named() {
     for verb in [
         SteerVerb::Pause,
         SteerVerb::Resume,
+        SteerVerb::Approve { why: None },
+        SteerVerb::Approve {
+            why: Some("seen on the bench".to_owned()),
+        },
         SteerVerb::Promote { full: false },
         SteerVerb::Promote { full: true },
         SteerVerb::Abort,

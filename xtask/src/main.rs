@@ -1,5 +1,6 @@
 //! `cargo xtask`: the commands a contributor needs.
 
+mod asm;
 mod bench;
 mod checks;
 mod conformance;
@@ -46,6 +47,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Static programs, packages and a container image, in `target/dist`.
     Dist(dist::Args),
+    /// The hot loops of a model's native code.
+    Asm(asm::Args),
     /// Figures with both sides and where they come from.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Cuts => cuts::run(),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Dist(args) => dist::run(&args),
+        Command::Asm(args) => asm::run(&args),
         Command::Bench(what) => bench::run(&what),
     }
 }

@@ -1,7 +1,11 @@
 //! Other engines, each in a process of its own: the programs of `tests/peers`.
 
 mod guest;
+mod narrow;
 
+pub(crate) use narrow::rten_at_128_bits;
+
+use crate::dist::{self, Debian};
 use crate::{python, shell};
 use anyhow::{Context, Result, bail, ensure};
 use guest::Guest;
@@ -71,32 +75,53 @@ pub(crate) fn onnxruntime() -> Result<Peer> {
 /// # Errors
 /// When they cannot be built.
 pub(crate) fn rust_engines() -> Result<[Peer; 2]> {
-    let directory = build()?;
+    let root = shell::root();
+    let directory = build_in(
+        &root.join("tests/peers"),
+        &root.join("target/peers"),
+        &["--locked"],
+        None,
+    )?;
     let peer = |name| Peer::new(name, directory.join(name), Vec::new());
     Ok([peer("tract"), peer("rten")])
 }
 
-/// Builds the engines that are Rust, apart from the workspace.
-fn build() -> Result<PathBuf> {
-    let target = shell::root().join("target/peers");
-    let built = shell::cargo()
-        .args(["build", "--release", "--locked", "--quiet"])
+/// Builds the engines of a workspace that is Rust, apart from ours; gives the place of the programs.
+fn build_in(
+    workspace: &Path,
+    target: &Path,
+    arguments: &[&str],
+    flags: Option<&str>,
+) -> Result<PathBuf> {
+    let mut build = shell::cargo();
+    build
+        .args(["build", "--release", "--quiet"])
+        .args(arguments)
         .arg("--manifest-path")
-        .arg(shell::root().join("tests/peers/Cargo.toml"))
+        .arg(workspace.join("Cargo.toml"))
         .arg("--target-dir")
-        .arg(&target)
-        .status()?;
-    ensure!(built.success(), "tests/peers cannot be built");
+        .arg(target);
+    if let Some(flags) = flags {
+        build.env("RUSTFLAGS", flags);
+    }
+    let built = build.output()?;
+    let said = String::from_utf8_lossy(&built.stderr);
+    ensure!(
+        built.status.success(),
+        "{} cannot be built: {said}",
+        workspace.display()
+    );
     Ok(target.join("release"))
 }
 
-/// rten as a wasm module, built by the compiler in use, or by that of [`WASM_RUSTC`] alone.
+/// rten as a wasm module, built by the compiler in use where it has the target, by Debian's with the
+/// sources of its library otherwise, or by that of [`WASM_RUSTC`].
 ///
 /// # Errors
 /// When that compiler has neither the target nor the sources of its library.
 pub(crate) fn rten_in_wasm() -> Result<Peer> {
     let target = shell::root().join("target/peers-wasm");
-    let mut build = shell::cargo();
+    let (mut build, builds_std) = wasm_cargo()?;
     build
         .args(["build", "--release", "--locked", "--quiet"])
         .args(["--package", "sandpiper-peers-guest"])
@@ -106,18 +131,20 @@ pub(crate) fn rten_in_wasm() -> Result<Peer> {
         .arg("--target-dir")
         .arg(&target)
         .env("RUSTFLAGS", WASM_FLAGS);
-    if let Some(rustc) = std::env::var_os(WASM_RUSTC) {
+    if builds_std {
         build
-            .env("RUSTC", rustc)
             .env("RUSTC_BOOTSTRAP", "1")
             .arg("-Zbuild-std=std,panic_abort");
+    }
+    if let Some(linker) = wasm_linker() {
+        build.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
     }
     let built = build.output()?;
     let said = String::from_utf8_lossy(&built.stderr);
     ensure!(
         built.status.success(),
         "{}: `rustup target add wasm32-unknown-unknown`, or set {WASM_RUSTC} to a rustc that has the sources of \
-         its library, and, if that has no rust-lld, CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER to one",
+         its library",
         said.lines()
             .find(|line| line.starts_with("error"))
             .unwrap_or("cargo cannot build for wasm32-unknown-unknown")
@@ -127,6 +154,31 @@ pub(crate) fn rten_in_wasm() -> Result<Peer> {
         name: "rten wasm",
         engine: Engine::Wasm(Guest::new(&wasm)?, "rten 0.27.0 inside wasm"),
     })
+}
+
+/// A cargo that builds for wasm, and whether it has to build the standard library as well.
+fn wasm_cargo() -> Result<(Command, bool)> {
+    if let Some(rustc) = std::env::var_os(WASM_RUSTC) {
+        let mut cargo = shell::cargo();
+        cargo.env("RUSTC", rustc);
+        return Ok((cargo, true));
+    }
+    if shell::rustup_has("wasm32-unknown-unknown") {
+        return Ok((shell::cargo(), false));
+    }
+    let (rustc, cargo) = Debian::at(dist::cross_dir()).rust_with_sources()?;
+    Ok((shell::other_cargo(&rustc, &cargo), true))
+}
+
+/// The linker that rustup's toolchain brings along: other compilers may come without one.
+fn wasm_linker() -> Option<PathBuf> {
+    let asked = Command::new("rustc")
+        .args(["--print", "target-libdir"])
+        .output()
+        .ok()?;
+    let libraries = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
+    let linker = libraries.parent()?.join("bin/rust-lld");
+    linker.exists().then_some(linker)
 }
 
 impl Peer {

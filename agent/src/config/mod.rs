@@ -4,6 +4,7 @@ mod raw;
 
 use raw::{RawConfig, RawEmulate};
 use sandpiper_core::tensor::DType;
+use sandpiper_core::window::Zone;
 use sandpiper_sandbox::MAX_WORKERS;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -20,6 +21,8 @@ const DEFAULT_MAX_BODY_BYTES: i64 = 16 << 20;
 pub struct Config {
     /// Directory that holds identity, artefacts, state and telemetry.
     pub state_dir: PathBuf,
+    /// Its time zone, instead of that of the system.
+    pub zone: Option<String>,
     /// Where the inference API listens; loopback only.
     pub listen: SocketAddr,
     /// Largest request body in bytes.
@@ -45,6 +48,8 @@ pub struct Roots {
     pub procfs: PathBuf,
     /// Normally `/sys/class/powercap`.
     pub powercap: PathBuf,
+    /// Normally `/etc/localtime`: its target names the time zone.
+    pub localtime: PathBuf,
 }
 
 impl Default for Roots {
@@ -53,6 +58,7 @@ impl Default for Roots {
             sysfs: "/sys".into(),
             procfs: "/proc".into(),
             powercap: "/sys/class/powercap".into(),
+            localtime: "/etc/localtime".into(),
         }
     }
 }
@@ -121,6 +127,10 @@ impl Config {
         if !state_dir.is_absolute() {
             mistakes.push("state_dir: an absolute path is needed".to_owned());
         }
+        let zone = raw.zone;
+        if let Some(Err(why)) = zone.as_deref().map(str::parse::<Zone>) {
+            mistakes.push(format!("zone: {why}"));
+        }
         let listen_text = raw.serve.listen.unwrap_or_else(|| DEFAULT_LISTEN.into());
         let listen = listen_text.parse::<SocketAddr>().ok();
         if !listen.is_some_and(|a| a.ip().is_loopback()) {
@@ -137,6 +147,7 @@ impl Config {
                 .unwrap_or(defaults.powercap),
             sysfs: raw.roots.sysfs.unwrap_or(defaults.sysfs),
             procfs: raw.roots.procfs.unwrap_or(defaults.procfs),
+            localtime: raw.roots.localtime.unwrap_or(defaults.localtime),
         };
         let mut number = |field: &str, value: Option<i64>, default: i64, min: i64, max: i64| {
             ranged(field, value.unwrap_or(default), min, max, &mut mistakes)
@@ -162,6 +173,7 @@ impl Config {
         match listen {
             Some(listen) if mistakes.is_empty() => Ok(Self {
                 state_dir,
+                zone,
                 listen,
                 max_body_bytes: usize::try_from(body).unwrap_or(usize::MAX),
                 workers: u32::try_from(workers).unwrap_or(1),
@@ -301,6 +313,18 @@ mod tests {
         for part in ["state_dir", "stat_dir", "serve.lisen", "power.poll_s"] {
             assert!(message.contains(part), "{message}");
         }
+    }
+
+    #[test]
+    fn a_time_zone_is_known_or_a_mistake() {
+        let config = |zone: &str| Config::parse(&format!("state_dir = \"/x\"\nzone = \"{zone}\""));
+        let known = config("Europe/Berlin").unwrap();
+        assert_eq!(known.zone.as_deref(), Some("Europe/Berlin"));
+        let message = config("Mars/Phobos").unwrap_err().to_string();
+        assert!(
+            message.contains("zone: `Mars/Phobos` is no time zone"),
+            "{message}"
+        );
     }
 
     #[test]

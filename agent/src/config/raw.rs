@@ -9,6 +9,7 @@ use std::path::PathBuf;
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawConfig {
     pub(super) state_dir: Option<PathBuf>,
+    pub(super) zone: Option<String>,
     pub(super) serve: RawServe,
     pub(super) roots: RawRoots,
     pub(super) emulate: Option<RawEmulate>,
@@ -30,6 +31,7 @@ pub(super) struct RawRoots {
     pub(super) sysfs: Option<PathBuf>,
     pub(super) procfs: Option<PathBuf>,
     pub(super) powercap: Option<PathBuf>,
+    pub(super) localtime: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]

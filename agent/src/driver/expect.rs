@@ -29,6 +29,10 @@ fn one(machine: &Reconciler, status: &ModelStatus) -> Expected {
         (Some(failure), _) if !restarts => (format!("does not serve: {}", failure.message), LATER),
         _ if restarts => ("is being restarted".to_owned(), SOON),
         (_, ModelPhase::Fetching) => ("is being fetched".to_owned(), LATER),
+        (
+            _,
+            ModelPhase::AwaitingDownload | ModelPhase::AwaitingSwitch | ModelPhase::AwaitingClock,
+        ) => ("waits for its maintenance window".to_owned(), LATER),
         _ => ("is being started".to_owned(), SOON),
     };
     Expected {

@@ -26,6 +26,8 @@ use sandpiper_core::ladder::Climber;
 use sandpiper_core::profile::DeviceProfile;
 use sandpiper_core::reconcile::{Backlog, DeviceEffect, DeviceEvent, Reconciler};
 use sandpiper_core::telemetry::{FailureKind, Observation};
+use sandpiper_core::time::Millis;
+use sandpiper_core::window::Wall;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -39,6 +41,13 @@ pub enum Input {
     Event(DeviceEvent),
     /// An assignment arrived that does not verify.
     Refused(String),
+    /// The controller said what time it was, when the counting clock showed that.
+    Time {
+        /// The counting clock.
+        counted: Millis,
+        /// The time.
+        time: Millis,
+    },
     /// A start has ended, with a guest or with the reason why not.
     Started(Key, Ticket, Result<Arc<Served>, (FailureKind, String)>),
     /// A guest that was loaded died.
@@ -62,6 +71,8 @@ pub struct Driver {
     pub config: Config,
     /// Decides.
     pub machine: Reconciler,
+    /// What time it is for windows.
+    pub wall: Wall,
     /// What it has decided and has not been done.
     pub backlog: Backlog,
     /// Stores.
@@ -186,6 +197,10 @@ impl Driver {
                 }
                 self.handle(event);
             }
+            Input::Time { counted, time } => {
+                self.wall.told(counted, time);
+                self.handle(DeviceEvent::Tick);
+            }
             Input::Refused(why) => {
                 self.disk_fails = false;
                 self.refused(Some(why));
@@ -217,6 +232,7 @@ impl Driver {
     }
 
     fn handle(&mut self, event: DeviceEvent) {
+        self.machine.trust(self.wall.time(clock::counted()));
         self.heart.busy(runner_of(&event));
         self.backlog
             .extend(self.machine.handle(clock::now(), event));
@@ -248,6 +264,7 @@ impl Driver {
         match effect {
             DeviceEffect::Persist => self.depot.save_state(self.machine.state())?,
             DeviceEffect::Fetch { artefacts, .. } => self.fetcher.request(artefacts),
+            DeviceEffect::StopFetch { artefacts } => self.fetcher.stop(&artefacts),
             DeviceEffect::StartRunner {
                 model,
                 version,

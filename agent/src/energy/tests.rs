@@ -31,6 +31,7 @@ impl Tree {
             sysfs: dir.join("sys"),
             procfs: dir.join("proc"),
             powercap: dir.join("powercap"),
+            localtime: dir.join("localtime"),
         }
     }
 

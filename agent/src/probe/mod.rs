@@ -14,6 +14,9 @@ use std::path::Path;
 pub(crate) use battery::is_battery;
 pub use battery::power;
 
+/// Longest name of a time zone: the database has none of half as many bytes.
+const MAX_ZONE: usize = 64;
+
 /// Reads a small text file; `None` when it is not there or not readable.
 pub(crate) fn read(path: &Path) -> Option<String> {
     let bytes = std::fs::read(path).ok()?;
@@ -88,6 +91,7 @@ pub fn profile(
             .ram_total_bytes
             .unwrap_or(system.as_ref().map_or(0, sysinfo::System::total_memory)),
         dtypes: emulate.dtypes.clone().unwrap_or_default(),
+        zone: config.zone.clone().or_else(|| zone(&config.roots)),
         runtime_keys: targets.iter().flat_map(keys).collect(),
         targets,
         // Self-tests give the first latencies; a device carries no compiler to make a benchmark.
@@ -95,6 +99,16 @@ pub fn profile(
         energy_sources,
         lockdown,
     }
+}
+
+/// The time zone of the system, by the file that its `localtime` points at.
+fn zone(roots: &Roots) -> Option<String> {
+    let target = std::fs::read_link(&roots.localtime).ok()?;
+    let (_, name) = target.to_str()?.split_once("/zoneinfo/")?;
+    // Also what is kept apart for those who count leap seconds or do not.
+    let plain = name.strip_prefix("posix/").or(name.strip_prefix("right/"));
+    let name = plain.unwrap_or(name);
+    (name.len() <= MAX_ZONE).then(|| name.to_owned())
 }
 
 fn cores() -> u16 {
@@ -186,6 +200,19 @@ mod tests {
         );
         assert_eq!(what.board, "Raspberry Pi 4 Model B Rev 1.4");
         assert!(!what.cpu_features.contains("no_such_feature"));
+    }
+
+    #[test]
+    fn the_time_zone_is_that_of_the_configuration_or_of_the_system() {
+        let (dir, mut config) = tree(&[]);
+        let of = |config: &Config| profile(config, Vec::new(), BTreeMap::new()).zone;
+        config.roots.localtime = dir.path().join("localtime");
+        assert_eq!(of(&config), None);
+        let target = "/usr/share/zoneinfo/Europe/Berlin";
+        std::os::unix::fs::symlink(target, &config.roots.localtime).unwrap();
+        assert_eq!(of(&config).as_deref(), Some("Europe/Berlin"));
+        config.zone = Some("+05:30".to_owned());
+        assert_eq!(of(&config).as_deref(), Some("+05:30"));
     }
 
     #[test]

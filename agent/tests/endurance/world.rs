@@ -98,6 +98,7 @@ impl World {
             version: manifest.version.clone(),
             ladder: ladder.into(),
             latency_slo_us: None,
+            schedule: None,
         };
         let assignment = Assignment {
             device: DeviceName::new("shed-1").unwrap(),

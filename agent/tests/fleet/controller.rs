@@ -235,7 +235,9 @@ impl DeviceService for Service {
         let bytes = bytes.ok_or_else(|| Status::not_found("no such artefact"))?;
         self.0.gate.acquire().await.unwrap().forget();
         let tree = ChunkTree::of(&bytes).values().to_vec();
-        let mut parts = vec![Ok(FetchPart::Tree(tree).into())];
+        // Others have their turn first, before the first chunk as well as between two.
+        let wait = || Ok(FetchPart::Wait.into());
+        let mut parts = vec![wait(), Ok(FetchPart::Tree(tree).into()), wait()];
         for (index, chunk) in bytes.chunks(CHUNK_BYTES).enumerate().skip(first) {
             let mut chunk = chunk.to_vec();
             match mishap {

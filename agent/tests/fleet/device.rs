@@ -13,6 +13,7 @@ use sandpiper_core::names::{
 use sandpiper_core::profile::PowerState;
 use sandpiper_core::signed::Purpose;
 use sandpiper_core::time::Millis;
+use sandpiper_core::window::Schedule;
 use sandpiper_sandbox::{Origin, host_target, precompile};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -236,6 +237,7 @@ fn assigned(version: &VersionManifest) -> AssignedModel {
         version: version.version.clone(),
         ladder: ladder.into(),
         latency_slo_us: None,
+        schedule: None,
     }
 }
 
@@ -246,7 +248,28 @@ pub(crate) fn bundle_of(
     generation: u64,
     versions: &[&VersionManifest],
 ) -> AssignmentBundle {
-    let models = versions.iter().map(|v| (v.model.clone(), assigned(v)));
+    scheduled(controller, device, generation, versions, None)
+}
+
+/// The same, to be fetched and switched to when this says.
+pub(crate) fn scheduled(
+    controller: &Controller,
+    device: &str,
+    generation: u64,
+    versions: &[&VersionManifest],
+    schedule: Option<Schedule>,
+) -> AssignmentBundle {
+    let models = versions.iter().map(|v| {
+        let schedule = schedule.clone().map(Arc::new);
+        let assigned = assigned(v);
+        (
+            v.model.clone(),
+            AssignedModel {
+                schedule,
+                ..assigned
+            },
+        )
+    });
     let signed =
         |v: &&VersionManifest| Controller::sign(&controller.publisher, Purpose::Version, *v);
     let assignment = Assignment {

@@ -49,7 +49,13 @@ impl Setup {
         self.controller.send(message).await;
     }
 
-    async fn serves(&self) {
+    /// The controller is gone.
+    pub(crate) fn disconnect(&mut self) {
+        self.server.abort();
+        self.controller.desk().streams.clear();
+    }
+
+    pub(crate) async fn serves(&self) {
         eventually("the model serves", async || {
             let reply = self.device.infer().await?;
             (reply.status == 200).then(|| assert!(reply.body.contains("[2,3,4,5]")))

@@ -1,10 +1,12 @@
 //! The service for enrolled devices.
 
 use super::status::of_fleet;
+use super::throttle::Throttle;
 use super::{auth, fetch};
 use crate::catalogue::Blobs;
 use crate::clock;
 use crate::fleet::{FleetHandle, StreamId};
+use sandpiper_core::bandwidth::{Bandwidth, Budget};
 use sandpiper_core::names::DeviceName;
 use sandpiper_core::time::Millis;
 use sandpiper_proto::convert::{FetchRequest, FromController, FromDevice};
@@ -29,11 +31,34 @@ pub struct Devices {
     pub fleet: FleetHandle,
     /// Artefacts.
     pub blobs: Arc<Blobs>,
+    /// Shares the bandwidth.
+    pub throttle: Arc<Throttle>,
+    /// What all fetches of the controller share.
+    pub bandwidth: Bandwidth,
 }
 
 async fn admit(fleet: &FleetHandle, name: &DeviceName) -> Result<(), Status> {
     let name = name.clone();
     let job = fleet.run(move |state, _| Ok(state.fleet.admit(&name)?));
+    job.await.map_err(|e| of_fleet(&e))
+}
+
+/// Admits a device to a fetch, under these budgets.
+async fn admit_fetch(
+    fleet: &FleetHandle,
+    name: &DeviceName,
+    bandwidth: &Bandwidth,
+) -> Result<Vec<Budget>, Status> {
+    let (name, bandwidth) = (name.clone(), bandwidth.clone());
+    let job = fleet.run(move |state, _| {
+        state.fleet.admit(&name)?;
+        let labels = &state.fleet.device(&name)?.labels;
+        let key = bandwidth.per_group.as_ref().map(|per| &per.group_by);
+        let group = key.and_then(|key| labels.get(key));
+        let mut all = bandwidth.budgets("controller", group.map(String::as_str));
+        all.extend(state.fleet.budgets(&name));
+        Ok(all)
+    });
     job.await.map_err(|e| of_fleet(&e))
 }
 
@@ -77,14 +102,21 @@ impl DeviceService for Devices {
         request: Request<v1::FetchRequest>,
     ) -> Result<Response<fetch::Parts>, Status> {
         let name = auth::device(&request)?;
-        admit(&self.fleet, &name).await?;
-        let request = FetchRequest::try_from(request.into_inner())?;
-        let (blobs, fleet) = (Arc::clone(&self.blobs), self.fleet.clone());
+        let budgets = admit_fetch(&self.fleet, &name, &self.bandwidth).await?;
+        let fetching = fetch::Fetching {
+            device: name.clone(),
+            request: FetchRequest::try_from(request.into_inner())?,
+            budgets,
+        };
+        let (fleet, bandwidth) = (self.fleet.clone(), self.bandwidth.clone());
         let again = move || {
             let (fleet, name) = (fleet.clone(), name.clone());
-            async move { admit(&fleet, &name).await }
+            let bandwidth = bandwidth.clone();
+            async move { admit_fetch(&fleet, &name, &bandwidth).await }
         };
-        Ok(Response::new(fetch::stream(blobs, request, again)))
+        let (blobs, throttle) = (Arc::clone(&self.blobs), Arc::clone(&self.throttle));
+        let parts = fetch::stream(blobs, throttle, fetching, again);
+        Ok(Response::new(parts))
     }
 
     async fn renew(

@@ -8,8 +8,10 @@ mod enrolment;
 mod fetch;
 mod operator;
 mod status;
+mod throttle;
 mod watch;
 
 pub use device::Devices;
 pub use enrolment::Enrolments;
 pub use operator::Operators;
+pub use throttle::Throttle;

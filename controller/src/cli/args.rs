@@ -1,9 +1,9 @@
 //! Commands and flags.
 
+pub use super::asked::RolloutArgs;
 use clap::{Args, Subcommand, ValueEnum};
 use sandpiper_core::names::{DeploymentName, ModelName, RolloutName, VersionName};
 use sandpiper_core::policy::{Objective, Selector};
-use sandpiper_core::rollout::{DisruptionBudget, WaveSize};
 use sandpiper_core::target::Target;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -344,12 +344,12 @@ fn objective(text: &str) -> Result<Objective, String> {
 #[derive(Debug, Clone, Subcommand)]
 pub enum RolloutCommand {
     /// Show what a rollout would do. Nothing moves.
-    Plan(RolloutArgs),
+    Plan(Box<RolloutArgs>),
     /// Start a rollout; prints its name.
     #[command(
         after_help = "Example:\n  sandpiper rollout start activity --version v2 --wave 34% --wave 100% --deadline 60s"
     )]
-    Start(RolloutArgs),
+    Start(Box<RolloutArgs>),
     /// Show where it stands. Exit code: 0 promoted, 3 aborted or rolled back, 4 timeout.
     Status {
         /// Its name, or that of its deployment for the newest.
@@ -373,6 +373,14 @@ pub enum RolloutCommand {
     Resume {
         /// Its name, or that of its deployment for the newest.
         name: RolloutName,
+    },
+    /// Let the wave begin that waits for approval.
+    Approve {
+        /// Its name, or that of its deployment for the newest.
+        name: RolloutName,
+        /// Why, for its history.
+        #[arg(long, value_name = "TEXT")]
+        because: Option<String>,
     },
     /// Let its present wave pass, whatever the gates say.
     Promote {
@@ -419,61 +427,6 @@ pub enum RolloutCommand {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
-}
-
-/// What a rollout shall do.
-#[derive(Debug, Clone, Args)]
-pub struct RolloutArgs {
-    /// The deployment.
-    pub deployment: DeploymentName,
-    /// The version to move it to.
-    #[arg(long)]
-    pub version: VersionName,
-    /// A wave: a share such as `34%` (of all, adding up) or a number of devices.
-    #[arg(long = "wave", value_parser = super::parse::wave, conflicts_with = "equal")]
-    pub waves: Vec<WaveSize>,
-    /// This many waves of equal size.
-    #[arg(long = "waves", id = "equal", value_parser = clap::value_parser!(u8).range(1..=100))]
-    pub equal: Option<u8>,
-    /// Time that a wave has to succeed.
-    #[arg(long, default_value = "10m", value_parser = super::parse::duration)]
-    pub deadline: Duration,
-    /// Time that a device must serve before it counts.
-    #[arg(long, default_value = "30s", value_parser = super::parse::duration)]
-    pub bake: Duration,
-    /// Devices that may fail.
-    #[arg(long, default_value_t = 0)]
-    pub max_failures: u32,
-    /// Inferences that prove success.
-    #[arg(long, default_value_t = 1)]
-    pub min_inferences: u64,
-    /// Most devices that were told to move and do not serve the version yet.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_in_flight: Option<u32>,
-    /// The same within each group of devices with one value of a label: `site=2`.
-    #[arg(long, value_parser = super::parse::budget)]
-    pub budget: Option<DisruptionBudget>,
-    /// Gate: the 95th percentile of latency may rise by so many percent.
-    #[arg(long, value_name = "PERCENT")]
-    pub max_latency_rise: Option<u32>,
-    /// Gate: energy per inference may rise by so many percent.
-    #[arg(long, value_name = "PERCENT")]
-    pub max_energy_rise: Option<u32>,
-    /// Gate: of a thousand requests so many more may fail.
-    #[arg(long, value_name = "PERMILLE")]
-    pub max_error_rise: Option<u32>,
-    /// Gate: in a million inferences a runner may die so many times more.
-    #[arg(long, value_name = "COUNT")]
-    pub max_trap_rise: Option<u32>,
-    /// Devices measured before and after that a gate needs.
-    #[arg(long, default_value_t = 1)]
-    pub gate_devices: u32,
-    /// A YAML file that says all of this but deployment and version.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["waves", "equal", "deadline", "bake", "max_failures", "min_inferences", "max_in_flight", "budget", "max_latency_rise", "max_energy_rise", "max_error_rise", "max_trap_rise", "gate_devices"])]
-    pub policy: Option<PathBuf>,
-    /// How to show it.
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Format,
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`args`] | commands and their flags |
+//! | [`args`], [`asked`] | commands and their flags |
 //! | [`parse`] | labels, durations, waves, resource names |
 //! | [`context`] | which controller, with which certificate |
 //! | [`commands`] | what each command does |
 //! | [`output`], [`columns`], [`render`] | what is shown, and how |
 
 pub mod args;
+pub mod asked;
 pub mod columns;
 pub mod commands;
 pub mod context;

@@ -1,7 +1,7 @@
 //! Small texts of the command line: labels, durations, waves, `TYPE/NAME`.
 
 use super::error::CliError;
-use sandpiper_core::policy::{Labels, check_label_key, check_label_value};
+use sandpiper_core::policy::{LabelError, Labels, check_label_key, check_label_value};
 use sandpiper_core::rollout::{DisruptionBudget, WaveSize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,16 +31,26 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     millis.map(Duration::from_millis).ok_or_else(bad)
 }
 
-/// `34%` or `5`.
+/// `34%`, `5`, `double:1` or `site=lab`.
 ///
 /// # Errors
 /// A message that shows how to write one.
 pub fn wave(text: &str) -> Result<WaveSize, String> {
     let bad = || {
         format!(
-            "`{text}` is not a wave: write a share such as 34% or a number of devices such as 5"
+            "`{text}` is not a wave: write a share such as 34%, a number of devices such as 5, double:1, or labels such as site=lab"
         )
     };
+    if let Some(first) = text.strip_prefix("double:") {
+        return match first.parse() {
+            Ok(count @ 1..) => Ok(WaveSize::Double(count)),
+            _ => Err(bad()),
+        };
+    }
+    if text.contains('=') || text.starts_with('!') {
+        let selector = text.parse().map_err(|e: LabelError| e.to_string())?;
+        return Ok(WaveSize::Selector(selector));
+    }
     match text.strip_suffix('%') {
         Some(share) => match share.parse() {
             Ok(percent @ 1..=100) => Ok(WaveSize::Percent(percent)),
@@ -225,7 +235,12 @@ mod tests {
     fn waves() {
         assert_eq!(wave("34%").unwrap(), WaveSize::Percent(34));
         assert_eq!(wave("5").unwrap(), WaveSize::Count(5));
-        for bad in ["0", "0%", "101%", "x", "-1", "%"] {
+        assert_eq!(wave("double:2").unwrap(), WaveSize::Double(2));
+        let lab = "site=lab,floor".parse().unwrap();
+        assert_eq!(wave("site=lab,floor").unwrap(), WaveSize::Selector(lab));
+        for bad in [
+            "0", "0%", "101%", "x", "-1", "%", "double:0", "double:", "=lab",
+        ] {
             assert!(wave(bad).is_err(), "{bad}");
         }
         assert_eq!(equal_waves(3), [34, 67, 100].map(WaveSize::Percent));

@@ -152,6 +152,7 @@ fn message_of(message: ToDevice) -> FromController {
         ToDevice::TelemetryAck { boot, sequence } => {
             FromController::TelemetryAck { boot, sequence }
         }
+        ToDevice::Clock(time) => FromController::Clock(time),
         ToDevice::Disconnect { reason, retry } => FromController::Disconnect { reason, retry },
     }
 }

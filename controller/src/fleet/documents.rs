@@ -11,8 +11,8 @@ use sandpiper_core::sketch::LatencySketch;
 use sandpiper_core::telemetry::ModelStatus;
 use sandpiper_core::time::Millis;
 use sandpiper_core::view::{
-    DeploymentDoc, DeviceDoc, DeviceModelDoc, ExplainDoc, JoinTokenDoc, LearnedDoc, ModelDoc,
-    RolloutDoc, VariantDoc, VariantUse, VersionDoc,
+    DeploymentDoc, DeviceDoc, DeviceModelDoc, ExplainDoc, InRolloutDoc, JoinTokenDoc, LearnedDoc,
+    ModelDoc, RolloutDoc, VariantDoc, VariantUse, VersionDoc,
 };
 use sandpiper_proto::convert::{ListQuery, ResourceKind};
 use serde::Serialize;
@@ -306,10 +306,14 @@ impl State {
         let current = statuses
             .filter(|s| s.model == *model)
             .find_map(|s| s.serving.clone());
+        let open = self.fleet.rollouts().values();
+        let mut open = open.filter(|r| r.plan.model == *model && !r.state.is_final());
+        let moving = open.find_map(|rollout| InRolloutDoc::of(rollout, device));
         Ok(serde_json::to_vec(&ExplainDoc {
             selection,
             policy,
             current,
+            moving,
         })?)
     }
 }

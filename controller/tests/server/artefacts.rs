@@ -202,6 +202,7 @@ async fn fetch(
                 tree = Some(values);
             }
             FetchPart::Chunk(chunk) => bytes.extend_from_slice(&chunk),
+            FetchPart::Wait => {}
         }
     }
     Ok((tree.unwrap(), bytes))

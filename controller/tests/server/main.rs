@@ -6,6 +6,7 @@ mod artefacts;
 mod identity;
 mod large;
 mod names;
+mod policy;
 mod restart;
 mod revocation;
 mod rollouts;

@@ -3,6 +3,7 @@
 use crate::names::{DeploymentName, DeviceName, ModelName, VariantName, VersionName};
 use crate::profile::PowerState;
 use crate::signed::Signed;
+use crate::window::Schedule;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,6 +40,9 @@ pub struct AssignedModel {
     pub ladder: Arc<Ladder>,
     /// Latency objective of the deployment, for the runner's deadline and reports.
     pub latency_slo_us: Option<u32>,
+    /// When the device may fetch and switch; at any time when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Arc<Schedule>>,
 }
 
 /// Everything one device shall run. Two models of one name cannot be assigned.

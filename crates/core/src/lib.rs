@@ -18,6 +18,7 @@
 pub mod abi;
 pub mod assignment;
 pub mod backoff;
+pub mod bandwidth;
 pub mod chunks;
 pub mod digest;
 pub mod energy;
@@ -47,6 +48,7 @@ pub mod telemetry;
 pub mod tensor;
 pub mod time;
 pub mod view;
+pub mod window;
 
 #[cfg(test)]
 mod testing;

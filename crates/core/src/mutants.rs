@@ -60,6 +60,20 @@ mutants! {
     GatesPass,
     /// A paused rollout goes on.
     PauseGoesOn,
+    /// A wave that asks for approval begins without it.
+    SkipApproval,
+    /// A phase of a device has no end.
+    EndlessPhase,
+    /// Devices are told to move while their download window is shut.
+    TellAnytime,
+    /// A device fetches while its download window is shut.
+    FetchAnytime,
+    /// A device switches while its window is shut.
+    SwitchAnytime,
+    /// A device judges windows by its own clock.
+    TrustAnyClock,
+    /// Bytes are sent whatever the budgets of bandwidth say.
+    ForgetBandwidth,
     /// A wave has no deadline.
     NoDeadline,
     /// A newer rollout leaves the older one running.

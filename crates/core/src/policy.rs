@@ -95,8 +95,15 @@ pub enum LabelError {
     )]
     Key(String),
     /// Malformed value.
-    #[error("`{0}` is not a label value: use up to 63 of a-z, A-Z, 0-9, `-`, `_`, `.`")]
+    #[error(
+        "`{0}` is not a label value: use up to 63 of a-z, A-Z, 0-9, `-`, `_`, `.`, `/`, `+`, `:`"
+    )]
     Value(String),
+}
+
+/// Values may also name time zones and addresses.
+fn value_char(c: char) -> bool {
+    label_char(c) || matches!(c, '/' | '+' | ':')
 }
 
 fn label_char(c: char) -> bool {
@@ -125,7 +132,7 @@ pub fn check_label_key(key: &str) -> Result<(), LabelError> {
 /// # Errors
 /// [`LabelError::Value`].
 pub fn check_label_value(value: &str) -> Result<(), LabelError> {
-    let ok = value.len() <= 63 && value.chars().all(label_char);
+    let ok = value.len() <= 63 && value.chars().all(value_char);
     if ok {
         Ok(())
     } else {

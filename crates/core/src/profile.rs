@@ -40,6 +40,9 @@ pub struct DeviceProfile {
     pub ram_total_bytes: u64,
     /// Arithmetic types the operator of this device allows; all when empty.
     pub dtypes: BTreeSet<DType>,
+    /// Its time zone as its system or its configuration names it, unchecked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// Runtime key by target the device can run, best target first in `targets`.
     pub targets: Vec<Target>,
     /// Runtime keys (version, epoch, configuration) that this agent can load.

@@ -66,6 +66,12 @@ pub struct TelemetryWindow {
 pub enum ModelPhase {
     /// Artefacts are being fetched.
     Fetching,
+    /// Artefacts are missing, and its download window is shut.
+    AwaitingDownload,
+    /// Everything is there, and its switch window is shut.
+    AwaitingSwitch,
+    /// There are windows, and nobody has told the device what time it is.
+    AwaitingClock,
     /// The new runner is loaded and self-tested.
     Testing,
     /// Serving the assigned version.

@@ -91,6 +91,7 @@ pub(crate) fn profile() -> DeviceProfile {
         cores: 4,
         ram_total_bytes: 1 << 30,
         dtypes: BTreeSet::new(),
+        zone: None,
         targets: vec![Target::X8664V2],
         runtime_keys: [RUNTIME.to_owned()].into(),
         speed: Some(SandboxSpeed {

@@ -89,6 +89,7 @@ fn planned_on(boards: &[&str], waves: Vec<WaveSize>) -> Rollout {
         cores: 1,
         ram_total_bytes: 1 << 30,
         dtypes: BTreeSet::new(),
+        zone: None,
         targets: vec![Target::X8664V2],
         runtime_keys: ["k".to_owned()].into(),
         speed: None,
@@ -126,16 +127,10 @@ fn planned_on(boards: &[&str], waves: Vec<WaveSize>) -> Rollout {
         policy: Policy::default(),
     };
     let spec = RolloutSpec {
-        deployment: deployment.name.clone(),
-        version: VersionName::new("v2").unwrap(),
         waves,
         wave_deadline_s: 60,
         bake_s: 2,
-        max_failures: 0,
-        min_inferences: 1,
-        max_in_flight: None,
-        disruption: None,
-        gates: None,
+        ..RolloutSpec::new(deployment.name.clone(), VersionName::new("v2").unwrap())
     };
     let previous = Some(VersionName::new("v1").unwrap());
     let name = RolloutName::new("activity-2").unwrap();

@@ -11,6 +11,7 @@ use sandpiper_core::policy::Labels;
 use sandpiper_core::signed::Signed;
 pub use sandpiper_core::telemetry::Hello;
 use sandpiper_core::telemetry::{Observation, TelemetryWindow};
+use sandpiper_core::time::Millis;
 
 /// A device asks for its first identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub enum FromController {
         /// The last sequence stored.
         sequence: u64,
     },
+    /// What time it is by the controller's clock.
+    Clock(Millis),
     /// The stream ends here.
     Disconnect {
         /// For people.
@@ -84,6 +87,8 @@ pub enum FetchPart {
     Tree(Vec<[u8; 32]>),
     /// The next chunk, not yet checked.
     Chunk(Bytes),
+    /// Others have their turn; the next part comes later.
+    Wait,
 }
 
 impl From<EnrolRequest> for v1::EnrolRequest {
@@ -340,6 +345,7 @@ impl From<FromController> for v1::ControllerMessage {
             FromController::TelemetryAck { boot, sequence } => {
                 Message::TelemetryAck(v1::TelemetryAck { boot, sequence })
             }
+            FromController::Clock(time) => Message::Clock(v1::Clock { unix_ms: time.0 }),
             FromController::Disconnect { reason, retry } => {
                 Message::Disconnect(v1::Disconnect { reason, retry })
             }
@@ -360,6 +366,7 @@ impl TryFrom<v1::ControllerMessage> for FromController {
                 boot: ack.boot,
                 sequence: ack.sequence,
             },
+            Message::Clock(clock) => Self::Clock(Millis(clock.unix_ms)),
             Message::Disconnect(end) => Self::Disconnect {
                 reason: end.reason,
                 retry: end.retry,
@@ -402,6 +409,7 @@ impl From<FetchPart> for v1::FetchChunk {
         let part = match part {
             FetchPart::Tree(values) => Part::Tree(values.concat().into()),
             FetchPart::Chunk(bytes) => Part::Chunk(bytes),
+            FetchPart::Wait => Part::Wait(v1::Wait {}),
         };
         Self { part: Some(part) }
     }
@@ -412,6 +420,7 @@ impl TryFrom<v1::FetchChunk> for FetchPart {
     fn try_from(wire: v1::FetchChunk) -> Result<Self, ConvertError> {
         use v1::fetch_chunk::Part;
         match present("part", wire.part)? {
+            Part::Wait(v1::Wait {}) => Ok(Self::Wait),
             Part::Tree(bytes) => {
                 let values = bytes.chunks(32).map(|value| fixed("tree", value));
                 Ok(Self::Tree(values.collect::<Result<_, _>>()?))

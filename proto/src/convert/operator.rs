@@ -244,10 +244,14 @@ impl v1::SteerRequest {
     /// The request for a rollout.
     pub fn of(name: &RolloutName, verb: SteerVerb) -> Self {
         use v1::steer_request::Verb;
-        let (mut full, mut to) = (false, String::new());
+        let (mut full, mut to, mut because) = (false, String::new(), String::new());
         let verb = match verb {
             SteerVerb::Pause => Verb::Pause,
             SteerVerb::Resume => Verb::Resume,
+            SteerVerb::Approve { why } => {
+                because = why.unwrap_or_default();
+                Verb::Approve
+            }
             SteerVerb::Promote { full: all } => {
                 full = all;
                 Verb::Promote
@@ -264,6 +268,7 @@ impl v1::SteerRequest {
             verb: verb.into(),
             full,
             to,
+            why: because,
         }
     }
 
@@ -273,9 +278,13 @@ impl v1::SteerRequest {
     /// [`ConvertError`] naming the field that is missing or wrong.
     pub fn checked(self) -> Result<(RolloutName, SteerVerb), ConvertError> {
         use v1::steer_request::Verb;
+        at_most("why", self.why.len(), limits::MAX_TEXT_BYTES)?;
         let verb = match Verb::try_from(self.verb) {
             Ok(Verb::Pause) => SteerVerb::Pause,
             Ok(Verb::Resume) => SteerVerb::Resume,
+            Ok(Verb::Approve) => SteerVerb::Approve {
+                why: (!self.why.is_empty()).then_some(self.why),
+            },
             Ok(Verb::Promote) => SteerVerb::Promote { full: self.full },
             Ok(Verb::Abort) => SteerVerb::Abort,
             Ok(Verb::Retry) => SteerVerb::Retry,

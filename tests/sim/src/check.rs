@@ -4,6 +4,8 @@ use crate::event::Key;
 use crate::queue::Time;
 use crate::truth::Truth;
 use sandpiper_core::assignment::{Assignment, Generation};
+use sandpiper_core::bandwidth::Budget;
+use sandpiper_core::chunks::CHUNK_BYTES;
 use sandpiper_core::digest::Digest;
 use sandpiper_core::fleet::{Fleet, Outbox};
 use sandpiper_core::invariants::{self, Violation};
@@ -12,6 +14,7 @@ use sandpiper_core::rollout::{DeviceRollout, Rollout, RolloutState};
 use sandpiper_core::time::Millis;
 use sandpiper_core::view::Kind;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A violation and when it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +63,9 @@ pub struct Checks {
     pub sent: BTreeMap<DeviceName, Generation>,
     /// Digests of every assignment that was signed.
     pub signed: BTreeSet<Digest>,
+    /// What every budget of bandwidth has sent that its rate has not made up for, in thousandths of
+    /// a byte, and as of when.
+    sent_ahead: BTreeMap<Arc<str>, (u64, Time)>,
     seen: Seen,
     /// Generation of a device when a rollout assigned it.
     assigned_at: BTreeMap<(RolloutName, DeviceName), Generation>,
@@ -75,6 +81,35 @@ impl Checks {
         self.made += 1;
         if let (None, Err(violation)) = (&self.found, result) {
             self.found = Some(Found { at, violation });
+        }
+    }
+
+    /// Bytes were sent under these budgets: of each, in any time, at most its rate and a burst of a
+    /// second or a piece.
+    pub fn passed(&mut self, at: Time, budgets: &[Budget], bytes: u64) {
+        for budget in budgets {
+            let rate = budget.bytes_per_s;
+            let burst = rate.max(CHUNK_BYTES as u64) * 1_000;
+            let (ahead, then) = self
+                .sent_ahead
+                .get(&budget.name)
+                .copied()
+                .unwrap_or((0, at));
+            let ahead = ahead.saturating_sub(rate * (at - then)) + bytes * 1_000;
+            self.sent_ahead
+                .insert(Arc::clone(&budget.name), (ahead, at));
+            let result = match ahead <= burst {
+                true => Ok(()),
+                false => Err(broken(
+                    "bandwidth-budget-is-kept",
+                    format!(
+                        "{}: {} bytes ahead of {rate} a second",
+                        budget.name,
+                        ahead / 1_000
+                    ),
+                )),
+            };
+            self.hold(at, result);
         }
     }
 
@@ -154,7 +189,7 @@ impl Checks {
             let generation = fleet.devices().get(device).map(|d| d.generation);
             match to {
                 DeviceRollout::Assigned { .. }
-                    if devices.get(device) == Some(&DeviceRollout::Waiting) =>
+                    if devices.get(device).is_some_and(DeviceRollout::is_untouched) =>
                 {
                     self.assigned_at.insert(key, generation.unwrap_or_default());
                 }
@@ -212,7 +247,7 @@ impl Checks {
             rollout
                 .devices
                 .get(&d.device)
-                .is_some_and(|s| !matches!(s, DeviceRollout::Waiting | DeviceRollout::Gone))
+                .is_some_and(|s| !s.is_untouched() && *s != DeviceRollout::Gone)
         });
         // A first wave that is no larger than what may fail proves nothing.
         let first = rollout.plan.waves.first().map_or(0, Vec::len);

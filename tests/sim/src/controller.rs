@@ -260,8 +260,21 @@ impl Controller {
                 .as_ref()
                 .is_some_and(|o| o.generation < r.generation)
         });
+        self.tell_time(device, name, outside);
         if behind {
             self.send(device, outside, checks);
+        }
+    }
+
+    /// Tells the time to a device whose stream was not known yet when that was decided.
+    fn tell_time(&mut self, device: usize, name: &DeviceName, outside: &mut Outside) {
+        let Some(fleet) = self.fleet.as_ref().filter(|f| f.needs_time(name)) else {
+            return;
+        };
+        let stream = fleet.stream(name).and_then(|id| self.streams.get(&id));
+        if let Some((_, conn)) = stream.copied() {
+            let time = self.clock(outside.now);
+            outside.down(device, conn, Down::Clock(time));
         }
     }
 
@@ -281,6 +294,7 @@ impl Controller {
             };
             let message = match message {
                 ToDevice::TelemetryAck { boot, sequence } => Down::Ack { boot, sequence },
+                ToDevice::Clock(time) => Down::Clock(time),
                 ToDevice::Disconnect { retry, .. } => {
                     self.streams.remove(&stream);
                     self.conns.remove(&conn);

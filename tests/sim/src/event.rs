@@ -4,6 +4,7 @@ use sandpiper_core::assignment::AssignmentBundle;
 use sandpiper_core::digest::ArtefactRef;
 use sandpiper_core::names::{ModelName, VariantName, VersionName};
 use sandpiper_core::telemetry::{Hello, Observation, TelemetryWindow};
+use sandpiper_core::time::Millis;
 
 /// What a runner runs.
 pub type Key = (ModelName, VersionName, VariantName);
@@ -34,6 +35,8 @@ pub enum Happening {
     Power(usize),
     /// The controller looks at its deadlines.
     ControllerLooks(u64),
+    /// Bandwidth is left again for downloads.
+    LinkLooks,
     /// The controller is started.
     ControllerStarts,
     /// Everything is mended.
@@ -63,6 +66,8 @@ pub enum Down {
         /// Up to this one.
         sequence: u64,
     },
+    /// What time it is.
+    Clock(Millis),
     /// The last message.
     Disconnect {
         /// Whether the device is to come back.

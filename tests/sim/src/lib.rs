@@ -13,7 +13,7 @@
 //! | [`scenario`], [`fault`], [`truth`] | what a run is about, what goes wrong, what is true |
 //! | [`world`] | the loop, faults, operators, the end |
 //! | [`controller`], [`device`] | drivers of the core's machines |
-//! | [`outside`], [`queue`], [`event`] | time and the network |
+//! | [`outside`], [`link`], [`queue`], [`event`] | time and the network |
 //! | [`disk`], [`sign`], [`dice`] | what may fail, what may not be forged, chance |
 //! | [`check`], [`shrink`], [`batch`] | invariants, short lists, many seeds |
 //! | [`planning`] | how long planning takes |
@@ -28,6 +28,7 @@ pub mod event;
 pub mod fault;
 #[cfg(feature = "mutants")]
 pub mod hunt;
+pub mod link;
 pub mod outside;
 pub mod planning;
 pub mod queue;

@@ -30,12 +30,16 @@ pub struct Figures {
     pub variants: usize,
     /// Seconds to plan a rollout of all of them.
     pub plan_s: f64,
+    /// Seconds to plan it and to foresee what the plan does.
+    pub foresee_s: f64,
     /// Microseconds to select again for one device, median.
     pub select_us: f64,
     /// Microseconds to take the report of one device while a rollout of all is under way, median.
     pub report_us: f64,
     /// Devices that the plan moves, so that nobody measures an empty one.
     pub planned: usize,
+    /// Most resident memory of this process so far, in bytes; 0 where the kernel does not tell.
+    pub peak_bytes: u64,
 }
 
 fn manifest(version: &VersionName, variants: usize) -> VersionManifest {
@@ -62,16 +66,10 @@ fn manifest(version: &VersionName, variants: usize) -> VersionManifest {
 
 fn spec(version: VersionName) -> RolloutSpec {
     RolloutSpec {
-        deployment: name("activity"),
-        version,
         waves: vec![WaveSize::Percent(20)],
         wave_deadline_s: 3_600,
         bake_s: 60,
-        max_failures: 0,
-        min_inferences: 1,
-        max_in_flight: None,
-        disruption: None,
-        gates: None,
+        ..RolloutSpec::new(name("activity"), version)
     }
 }
 
@@ -162,6 +160,9 @@ pub fn measure(devices: usize, variants: usize) -> Result<Figures, Refused> {
     let plan_s = start.elapsed().as_secs_f64();
     let planned = plan.waves.iter().map(Vec::len).sum();
     drop(plan);
+    let start = Instant::now();
+    fleet.foresee_rollout(Millis(EPOCH_MS), spec(version.clone()))?;
+    let foresee_s = start.elapsed().as_secs_f64();
     let names: Vec<DeviceName> = fleet.devices().keys().cloned().collect();
     let step = (names.len() / LOOKS).max(1);
     let policy = fleet.deployments().values().next();
@@ -205,8 +206,18 @@ pub fn measure(devices: usize, variants: usize) -> Result<Figures, Refused> {
         devices,
         variants,
         plan_s,
+        foresee_s,
         select_us: median(select_us),
         report_us: median(report_us),
         planned,
+        peak_bytes: peak_bytes(),
     })
+}
+
+/// `VmHWM` of `/proc/self/status`.
+fn peak_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
 }

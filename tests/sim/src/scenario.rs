@@ -4,9 +4,15 @@ use crate::dice::Dice;
 use crate::fault::{Fault, faults};
 use crate::queue::Time;
 use crate::truth::{Quality, name};
+use sandpiper_core::bandwidth::{Bandwidth, GroupBandwidth};
 use sandpiper_core::names::VersionName;
-use sandpiper_core::rollout::{DisruptionBudget, Gates, RolloutSpec, SteerVerb, WaveSize};
+use sandpiper_core::policy::Selector;
+use sandpiper_core::rollout::{
+    Approval, AskingWaves, Deadlines, DisruptionBudget, Gates, RolloutSpec, SteerVerb, WaveSize,
+    Windows,
+};
 use sandpiper_core::target::Target;
+use sandpiper_core::window::Window;
 use serde::Serialize;
 
 const MINUTE: u64 = 60_000;
@@ -29,7 +35,7 @@ const GATE_PERCENT: u32 = 15;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Step {
     /// Publishes a version and rolls it out.
-    Rollout(VersionName, Quality, RolloutSpec),
+    Rollout(VersionName, Quality, Box<RolloutSpec>),
     /// Steers the newest rollout; `at` decides whether that is possible.
     Steer(SteerVerb),
     /// Shuts a device out.
@@ -120,7 +126,7 @@ fn rollouts(dice: &mut Dice, devices: usize) -> Vec<(Time, Step)> {
         if number == 1 {
             spec.max_failures = devices as u32 / 3;
         }
-        steps.push((at, Step::Rollout(version, quality, spec)));
+        steps.push((at, Step::Rollout(version, quality, Box::new(spec))));
         number += 1;
         // Some come while the one before is under way.
         at += dice.between(HOUR, 8 * HOUR);
@@ -128,7 +134,64 @@ fn rollouts(dice: &mut Dice, devices: usize) -> Vec<(Time, Step)> {
     steps
 }
 
+/// Limits of phases: enough for those who are well.
+fn deadlines(dice: &mut Dice) -> Deadlines {
+    let mut some = |least: u64, most: u64| dice.chance(0.3).then(|| dice.between(least, most) * 60);
+    Deadlines {
+        fetch_s: some(20, 90),
+        switch_s: some(20, 60),
+        prove_s: some(60, 150),
+    }
+}
+
+/// Windows of some hours of every day, or of every other hour.
+fn windows(dice: &mut Dice) -> Option<Windows> {
+    if !dice.chance(0.3) {
+        return None;
+    }
+    let mut some = || -> Vec<Window> {
+        match dice.below(3) {
+            0 => Vec::new(),
+            1 => vec![window(dice.below(24), dice.between(2, 9))],
+            _ => (0..8).map(|n| window(n * 3, 1)).collect(),
+        }
+    };
+    let (download, switch) = (some(), some());
+    if download.is_empty() && switch.is_empty() {
+        return None;
+    }
+    let mut windows = Windows::new(download, switch);
+    windows.wait_s = dice.between(8, 30) * 3_600;
+    Some(windows)
+}
+
+/// Rates at which a fleet needs some minutes for a version.
+fn bandwidth(dice: &mut Dice) -> Option<Bandwidth> {
+    let bounded = dice.chance(0.25);
+    let (all, group) = (dice.between(100, 1_000), dice.between(50, 300));
+    let bytes_per_s = dice.chance(0.7).then_some(all * 1_000);
+    let per_group = (bytes_per_s.is_none() || dice.chance(0.5)).then(|| GroupBandwidth {
+        group_by: SITE.to_owned(),
+        bytes_per_s: group * 1_000,
+    });
+    bounded.then_some(Bandwidth {
+        bytes_per_s,
+        per_group,
+    })
+}
+
+fn window(from: u64, hours: u64) -> Window {
+    let text = format!("{from:02}:00-{:02}:00", (from + hours) % 24);
+    // `24:00` is written as the end of a day, `00:00` is not.
+    let text = text.replace("-00:00", "-24:00");
+    text.parse()
+        .expect("the windows of this world are well formed")
+}
+
 fn spec(dice: &mut Dice, version: VersionName) -> RolloutSpec {
+    let site: Selector = format!("{SITE}=s{}", dice.below(SITES))
+        .parse()
+        .expect("the labels of this world are well formed");
     let waves: &[&[WaveSize]] = &[
         &[],
         &[WaveSize::Count(1), WaveSize::Percent(30)],
@@ -138,10 +201,10 @@ fn spec(dice: &mut Dice, version: VersionName) -> RolloutSpec {
             WaveSize::Percent(20),
             WaveSize::Percent(60),
         ],
+        &[WaveSize::Double(2)],
+        &[WaveSize::Count(2), WaveSize::Selector(site)],
     ];
     RolloutSpec {
-        deployment: name("activity"),
-        version,
         waves: dice.pick(waves).to_vec(),
         wave_deadline_s: dice.between(40, 150) * 60,
         bake_s: dice.between(1, 15) * 60,
@@ -160,6 +223,33 @@ fn spec(dice: &mut Dice, version: VersionName) -> RolloutSpec {
             min_devices: dice.between(1, 4) as u32,
             min_inferences: dice.between(5, 40),
         }),
+        approval: asking(dice),
+        deadlines: deadlines(dice),
+        windows: windows(dice),
+        bandwidth: bandwidth(dice),
+        ..RolloutSpec::new(name("activity"), version)
+    }
+}
+
+/// Waves that wait for an operator, who may be a particular one.
+fn asking(dice: &mut Dice) -> Option<Approval> {
+    let waves = [AskingWaves::Every, AskingWaves::AfterFirst];
+    let waves = dice.chance(0.25).then(|| dice.pick(&waves).clone())?;
+    let by = match dice.chance(0.3) {
+        true => vec![name("bert")],
+        false => Vec::new(),
+    };
+    Some(Approval { waves, by })
+}
+
+/// Approvals of waves that ask, some long after they began to: what comes while nothing waits is
+/// refused.
+fn approving(dice: &mut Dice, begun: Time, steps: &mut Vec<(Time, Step)>) {
+    let mut at = begun;
+    for _ in 0..5 {
+        at += dice.between(MINUTE, 2 * HOUR);
+        let why = None;
+        steps.push((at, Step::Steer(SteerVerb::Approve { why })));
     }
 }
 
@@ -167,6 +257,12 @@ fn spec(dice: &mut Dice, version: VersionName) -> RolloutSpec {
 fn steering(dice: &mut Dice, rollouts: &[(Time, Step)]) -> Vec<(Time, Step)> {
     let mut steps = Vec::new();
     for (begun, rollout) in rollouts {
+        if let Step::Rollout(_, _, spec) = rollout
+            && spec.approval.is_some()
+            && dice.chance(0.8)
+        {
+            approving(dice, *begun, &mut steps);
+        }
         match dice.below(8) {
             0 | 1 => {
                 let at = begun + dice.between(1, 60) * MINUTE;

@@ -3,17 +3,20 @@
 use crate::check::{Checks, Found, broken};
 use crate::controller::{Controller, EPOCH_MS};
 use crate::device::Device;
-use crate::event::{Down, Happening};
+use crate::event::{Down, Happening, Timer};
 use crate::fault::FaultKind;
+use crate::link::Link;
 use crate::outside::{Outside, Weather};
 use crate::scenario::{Scenario, Step};
 use crate::sign::{Key, PUBLISHER};
 use crate::truth::{manifest, model, name};
+use sandpiper_core::digest::ArtefactRef;
 use sandpiper_core::fleet::{Fleet, Published, Refused};
 use sandpiper_core::names::ActorName;
 use sandpiper_core::policy::{Deployment, Policy, Selector};
 use sandpiper_core::rollout::{RolloutState, SteerVerb};
 use sandpiper_core::signed::Purpose;
+use sandpiper_core::telemetry::ModelPhase;
 use sandpiper_core::time::Millis;
 use std::collections::BTreeMap;
 
@@ -47,6 +50,7 @@ struct World<'a> {
     scenario: &'a Scenario,
     outside: Outside,
     controller: Controller,
+    link: Link,
     devices: Vec<Device>,
     checks: Checks,
     events: u64,
@@ -93,6 +97,7 @@ impl<'a> World<'a> {
         let mut world = Self {
             outside: Outside::new(scenario.seed, scenario.devices),
             controller: Controller::new(names),
+            link: Link::default(),
             checks: Checks::default(),
             devices,
             scenario,
@@ -190,7 +195,14 @@ impl<'a> World<'a> {
             Happening::ControllerNotices(device, conn) => {
                 self.controller.close(device, conn, outside, checks);
             }
+            Happening::LinkLooks => self.link.look(outside, checks),
             Happening::Timer(device, boot, timer) => {
+                if let Timer::Fetched(artefact) = &timer
+                    && !self.has_come(device, boot, *artefact)
+                {
+                    return;
+                }
+                let (outside, checks) = (&mut self.outside, &mut self.checks);
                 self.devices[device].timer(boot, timer, outside, checks);
                 let (kept, _) = self.devices[device].windows().unwrap_or_default();
                 self.windows_most = self.windows_most.max(kept);
@@ -200,6 +212,23 @@ impl<'a> World<'a> {
             Happening::ControllerStarts => self.controller.start(outside, checks),
             Happening::Heal => self.heal(),
         }
+    }
+
+    /// Whether a download that would be over by its own link is over: the controller may send it
+    /// more slowly.
+    fn has_come(&mut self, number: usize, boot: u64, artefact: ArtefactRef) -> bool {
+        let device = &self.devices[number];
+        let fleet = self.controller.fleet();
+        let (Some(fleet), Some(_)) = (fleet, device.conn()) else {
+            return true; // The device finds out by itself that nobody sends.
+        };
+        if device.disk.has(artefact.digest) {
+            return true;
+        }
+        let (name, budgets) = (device.name.clone(), fleet.budgets(&device.name));
+        let (outside, checks) = (&mut self.outside, &mut self.checks);
+        self.link
+            .has_come((number, boot), &name, artefact, budgets, outside, checks)
     }
 
     fn fault(&mut self, index: usize, begins: bool) {
@@ -335,7 +364,7 @@ impl<'a> World<'a> {
                 let actor: ActorName = name("anna");
                 let job = |fleet: &mut Fleet, now| {
                     fleet.publish(now, "anna", published)?;
-                    fleet.start_rollout(now, &actor, spec)
+                    fleet.start_rollout(now, &actor, *spec)
                 };
                 self.job(job).map(|result| result.err())
             }
@@ -384,9 +413,16 @@ impl<'a> World<'a> {
                 .checks
                 .hold(now, Err(broken("everything-comes-to-rest", what)));
         };
+        let clock = self.controller.clock(now);
         for (name, rollout) in fleet.rollouts() {
-            let rests =
-                rollout.state.is_final() || matches!(rollout.state, RolloutState::Paused { .. });
+            let rests = rollout.state.is_final()
+                || matches!(
+                    rollout.state,
+                    RolloutState::Paused { .. } | RolloutState::AwaitingApproval { .. }
+                );
+            // Windows of days to come are waited for, up to an end.
+            let ends = rollout.next_deadline().is_some_and(|(at, _)| at > clock);
+            let rests = rests || (rollout.plan.spec.windows.is_some() && ends);
             let result = match rests {
                 true => Ok(()),
                 false => Err(broken(
@@ -417,7 +453,11 @@ impl<'a> World<'a> {
             let settled = statuses.iter().all(|s| {
                 let serving = s.serving.as_ref().map(|s| &s.version);
                 let starting = device.runs_any_of(&s.model);
-                serving == Some(&s.wanted) || s.failure.is_some() || starting
+                let waits = matches!(
+                    s.phase,
+                    ModelPhase::AwaitingDownload | ModelPhase::AwaitingSwitch
+                );
+                serving == Some(&s.wanted) || s.failure.is_some() || starting || waits
             });
             let result = match agrees && settled && idle {
                 true => Ok(()),

@@ -18,9 +18,11 @@ struct Figures {
     devices: usize,
     variants: usize,
     plan_s: f64,
+    foresee_s: f64,
     select_us: f64,
     report_us: f64,
     planned: usize,
+    peak_bytes: u64,
 }
 
 /// Measures fleets of these sizes.
@@ -55,6 +57,12 @@ fn add(report: &mut Report, figures: &Figures) {
         figures.devices, figures.variants
     );
     report.add(&format!("plan {of}"), "s", figures.plan_s, goal(PLAN_S));
+    report.add(
+        &format!("plan and forecast {of}"),
+        "s",
+        figures.foresee_s,
+        Goal::None,
+    );
     let (again, seen) = (figures.select_us, figures.report_us);
     report.add(
         &format!("one device again, {of}"),
@@ -63,4 +71,6 @@ fn add(report: &mut Report, figures: &Figures) {
         goal(AGAIN_US),
     );
     report.add(&format!("one report, {of}"), "us", seen, goal(AGAIN_US));
+    let mib = figures.peak_bytes as f64 / f64::from(1 << 20);
+    report.add(&format!("peak memory, {of}"), "MiB", mib, Goal::None);
 }

@@ -44,8 +44,8 @@ const ARM64_C: &[&str] = &[
     "libgcc-s1-arm64-cross",
     "linux-libc-dev-arm64-cross",
 ];
-/// No package holds the standard library for 32-bit ARM; it is built from its sources.
-const ARMHF: &[&str] = &["rust-web-src"];
+/// No package holds the standard library for 32-bit ARM or wasm; it is built from its sources.
+const SOURCES: &[&str] = &["rust-web-src"];
 const ARMHF_C: &[&str] = &[
     "binutils-arm-linux-gnueabihf",
     "cpp-12-arm-linux-gnueabihf",
@@ -58,13 +58,13 @@ const ARMHF_C: &[&str] = &[
 ];
 
 /// A directory that holds apt's state, packages, and what they unpack to.
-pub(super) struct Debian {
+pub(crate) struct Debian {
     dir: PathBuf,
 }
 
 impl Debian {
     /// In a directory, which is made when packages are needed.
-    pub(super) fn at(dir: PathBuf) -> Self {
+    pub(crate) fn at(dir: PathBuf) -> Self {
         Self { dir }
     }
 
@@ -75,9 +75,22 @@ impl Debian {
     pub(super) fn rust(&self, platform: Platform) -> Result<(PathBuf, PathBuf)> {
         let more = match platform {
             Platform::Arm64 => ARM64,
-            Platform::Armhf => ARMHF,
+            Platform::Armhf => SOURCES,
             Platform::Amd64 => bail!("rustup's own toolchain builds for amd64"),
         };
+        self.compiler(more)
+    }
+
+    /// The Rust compiler and cargo with the sources of the standard library, for a target that no
+    /// package holds it for.
+    ///
+    /// # Errors
+    /// When packages cannot be fetched.
+    pub(crate) fn rust_with_sources(&self) -> Result<(PathBuf, PathBuf)> {
+        self.compiler(SOURCES)
+    }
+
+    fn compiler(&self, more: &[&str]) -> Result<(PathBuf, PathBuf)> {
         self.unpack(&[COMPILER, more].concat())?;
         let sysroot = self.root().join("usr");
         let rustc = self.wrap(

@@ -8,6 +8,7 @@ mod image;
 mod platform;
 mod toolchain;
 
+pub(crate) use debian::Debian;
 pub(crate) use platform::{Platform, Program};
 
 use self::archive::{Entry, gzip, sha256, tar};
@@ -57,6 +58,11 @@ fn say(text: &str) {
 
 fn target_dir() -> PathBuf {
     crate::shell::root().join("target")
+}
+
+/// Where toolchains that were fetched are kept.
+pub(crate) fn cross_dir() -> PathBuf {
+    target_dir().join("cross")
 }
 
 /// Where packages are put.
@@ -116,7 +122,7 @@ fn source_date() -> Result<u64> {
 
 /// Builds one program with the profile `dist`; the path of its file.
 pub(crate) fn build(platform: Platform, program: Program) -> Result<PathBuf> {
-    let cross = target_dir().join("cross");
+    let cross = cross_dir();
     let toolchain = Toolchain::find(platform, &cross)?;
     let package = program.package();
     say(&format!("building {package} for {}", platform.name()));

@@ -2,6 +2,7 @@
 
 use super::debian::Debian;
 use super::platform::Platform;
+use crate::shell;
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,7 +39,7 @@ impl Toolchain {
             });
         }
         let native = platform == Platform::Arm64 && cfg!(target_arch = "aarch64");
-        let rust = if native || rustup_has(platform) {
+        let rust = if native || shell::rustup_has(platform.triple()) {
             None
         } else {
             super::say(&format!(
@@ -48,7 +49,7 @@ impl Toolchain {
             Some(debian.rust(platform)?)
         };
         let name = format!("{}-gcc", platform.gnu());
-        let c = match (native, crate::shell::has(&name, "--version")) {
+        let c = match (native, shell::has(&name, "--version")) {
             (true, _) => "cc".into(),
             (false, true) => name.into(),
             (false, false) => debian.c(platform)?,
@@ -64,15 +65,8 @@ impl Toolchain {
     /// `cargo build` of one package with everything that this toolchain needs.
     pub(super) fn build(&self) -> Command {
         let mut command = match &self.rust {
-            None => crate::shell::cargo(),
-            Some((rustc, cargo)) => {
-                let mut command = Command::new(cargo);
-                command.current_dir(crate::shell::root());
-                command.env("RUSTC", rustc);
-                // Names of the calling toolchain that would speak for it.
-                command.env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
-                command
-            }
+            None => shell::cargo(),
+            Some((rustc, cargo)) => shell::other_cargo(rustc, cargo),
         };
         let triple = self.platform.triple();
         let upper = triple.to_uppercase().replace('-', "_");
@@ -94,7 +88,7 @@ impl Toolchain {
 
 /// One static file, and the same bytes wherever it is built.
 fn rustflags() -> String {
-    let root = crate::shell::root();
+    let root = shell::root();
     let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo"));
     let cargo = cargo.or_else(home).unwrap_or_default();
@@ -103,19 +97,4 @@ fn rustflags() -> String {
         root.display(),
         cargo.join("registry/src").display()
     )
-}
-
-/// Whether the compiler that is used here has the standard library of a platform.
-fn rustup_has(platform: Platform) -> bool {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let asked = Command::new(rustc)
-        .args(["--print", "target-libdir", "--target", platform.triple()])
-        .output();
-    let Ok(output) = asked else { return false };
-    let dir = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    let holds_std = |d: std::fs::ReadDir| {
-        d.flatten()
-            .any(|f| f.file_name().to_string_lossy().starts_with("libstd-"))
-    };
-    output.status.success() && std::fs::read_dir(dir).is_ok_and(holds_std)
 }

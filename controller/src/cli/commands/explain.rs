@@ -1,5 +1,6 @@
 //! `explain`.
 
+use super::rollout::waits;
 use super::{Session, connect};
 use crate::cli::args::Format;
 use crate::cli::columns::text;
@@ -7,6 +8,7 @@ use crate::cli::error::CliError;
 use crate::cli::output::{Grid, Output};
 use crate::cli::parse;
 use sandpiper_core::selection::{Candidate, Prediction, Selection};
+use sandpiper_core::view::InRolloutDoc;
 use serde_json::Value;
 
 pub(super) async fn explain(
@@ -49,6 +51,7 @@ fn report(document: Value) -> Result<Output, CliError> {
     if notes.is_empty() {
         notes.push("no variant can run on this device".to_owned());
     }
+    notes.extend(moving(&document));
     let name = format!("device/{}", selection.device);
     Ok(Output::Report {
         name,
@@ -56,6 +59,22 @@ fn report(document: Value) -> Result<Output, CliError> {
         table,
         notes,
     })
+}
+
+/// Where it stands in the rollout that moves it, and what it waits for.
+fn moving(document: &Value) -> Option<String> {
+    let moving = document.get("moving")?.clone();
+    let moving: InRolloutDoc = serde_json::from_value(moving).ok()?;
+    let zone = moving.zone.map(|zone| format!(" ({zone})"));
+    let waits = waits(&moving.progress).map(|why| format!(": {why}"));
+    Some(format!(
+        "rollout/{}, wave {}: {}{}{}",
+        moving.rollout,
+        moving.wave,
+        moving.progress.word(),
+        waits.unwrap_or_default(),
+        zone.unwrap_or_default(),
+    ))
 }
 
 fn row(candidate: &Candidate) -> Vec<String> {
@@ -85,4 +104,31 @@ fn row(candidate: &Candidate) -> Vec<String> {
         predicted(&candidate.energy_uj, "µJ"),
         fits,
     ]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_device_waits_for_is_explained() {
+        let of = |progress: Value| {
+            moving(&json!({ "moving": {
+                "rollout": "activity-2", "wave": 1, "zone": "Europe/Berlin", "progress": progress,
+            } }))
+            .unwrap()
+        };
+        let at = 1_700_000_000_000u64;
+        insta::assert_snapshot!(
+            of(json!({ "state": "held", "since": at, "until": at })),
+            @"rollout/activity-2, wave 1: held: its download window opens 2023-11-14T22:13:20Z (Europe/Berlin)"
+        );
+        insta::assert_snapshot!(
+            of(json!({ "state": "waiting" })),
+            @"rollout/activity-2, wave 1: waiting (Europe/Berlin)"
+        );
+        assert_eq!(moving(&json!({})), None);
+    }
 }

@@ -153,7 +153,9 @@ impl Live {
         loop {
             match self.next().await.unwrap().unwrap() {
                 FromController::TelemetryAck { boot, sequence } => return (boot, sequence),
-                FromController::Assignment(_) | FromController::Disconnect { .. } => {}
+                FromController::Assignment(_)
+                | FromController::Clock(_)
+                | FromController::Disconnect { .. } => {}
             }
         }
     }
@@ -183,6 +185,7 @@ impl Live {
 /// A board that runs what [`super::version`] makes.
 pub(crate) fn profile() -> DeviceProfile {
     DeviceProfile {
+        zone: None,
         agent_version: "test".to_owned(),
         emulated: true,
         board: "Raspberry Pi 4 Model B Rev 1.4".to_owned(),

@@ -239,16 +239,8 @@ impl Fleet {
 /// A rollout of `watch` in one wave.
 pub(crate) fn spec(version: &str) -> RolloutSpec {
     RolloutSpec {
-        deployment: "watch".parse().unwrap(),
-        version: version.parse().unwrap(),
-        waves: Vec::new(),
-        wave_deadline_s: 600,
-        bake_s: 0,
-        max_failures: 0,
         min_inferences: 3,
-        max_in_flight: None,
-        disruption: None,
-        gates: None,
+        ..RolloutSpec::new("watch".parse().unwrap(), version.parse().unwrap())
     }
 }
 

@@ -15,6 +15,7 @@ use crate::profile::DeviceProfile;
 use crate::selection::{DeviceView, Selection, select};
 use crate::signed::Signed;
 use crate::time::Millis;
+use crate::window::Schedule;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -55,6 +56,7 @@ impl Fleet {
             version,
             ladder,
             latency_slo_us: deployment.policy.latency_slo_us,
+            schedule: None,
         })
     }
 
@@ -66,10 +68,12 @@ impl Fleet {
         deployment: &DeploymentName,
         version: VersionName,
         ladder: Arc<Ladder>,
+        schedule: Option<Arc<Schedule>>,
     ) {
-        let Some(assigned) = self.assigned_model(deployment, version, ladder) else {
+        let Some(mut assigned) = self.assigned_model(deployment, version, ladder) else {
             return;
         };
+        assigned.schedule = schedule;
         let Some(record) = self.devices.get_mut(device) else {
             return;
         };
@@ -94,8 +98,12 @@ impl Fleet {
         let back = version.and_then(|version| {
             let record = self.devices.get(device)?;
             let held = record.previous.get(model).filter(|m| m.version == version);
-            held.cloned()
-                .or_else(|| self.fresh(device, deployment, model, version))
+            // Going back waits for no window, and the windows of then are over.
+            let held = held.map(|held| AssignedModel {
+                schedule: None,
+                ..held.clone()
+            });
+            held.or_else(|| self.fresh(device, deployment, model, version))
         });
         let Some(record) = self.devices.get_mut(device) else {
             return;
@@ -147,7 +155,13 @@ impl Fleet {
             }
         }
         for model in due {
-            self.assign(now, device, &model.deployment, model.version, model.ladder);
+            let AssignedModel {
+                deployment,
+                version,
+                ladder,
+                ..
+            } = model;
+            self.assign(now, device, &deployment, version, ladder, None);
         }
     }
 
@@ -174,6 +188,7 @@ impl Fleet {
         if !mutants::is(Mutant::ForgetAssignment) {
             self.keep_device(device);
         }
+        self.tell_time(now, device);
         self.push(device);
     }
 

@@ -11,6 +11,7 @@ use crate::rollout::RolloutEvent;
 use crate::telemetry::{Hello, ModelPhase, Observation};
 use crate::time::Millis;
 use crate::view::Kind;
+use crate::window::{ZONE_LABEL, Zone};
 
 /// Most devices of one fleet.
 pub const MAX_DEVICES: usize = 1_000_000;
@@ -129,6 +130,7 @@ impl Fleet {
             .devices
             .get(name)
             .is_some_and(|d| d.generation > generation);
+        self.tell_time(now, name);
         if behind {
             self.push(name);
         }
@@ -225,6 +227,7 @@ impl Fleet {
             self.tell(now, Severity::Warning, subject, name.as_str(), reason, why);
         }
         self.report_to_rollouts(now, name);
+        self.renew_windows(now, name);
     }
 
     /// Changes labels.
@@ -244,6 +247,10 @@ impl Fleet {
             check_label_key(key)
                 .and_then(|()| check_label_value(value))
                 .map_err(|e| Refused::Invalid(e.to_string()))?;
+            if key == ZONE_LABEL {
+                let zone = value.parse::<Zone>();
+                zone.map_err(|e| Refused::Invalid(format!("label {key}: {e}")))?;
+            }
         }
         labels.retain(|key, _| !remove.contains(key));
         labels.extend(set);

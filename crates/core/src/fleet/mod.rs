@@ -29,6 +29,7 @@ mod rollout_record;
 mod rollouts;
 mod state;
 mod telemetry;
+mod windows;
 
 pub use devices::{MAX_DEVICES, StreamId};
 pub use error::Refused;

@@ -3,6 +3,7 @@
 use super::devices::StreamId;
 use crate::event::Event;
 use crate::names::DeviceName;
+use crate::time::Millis;
 use crate::view::Kind;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,8 @@ pub enum ToDevice {
         /// The last sequence stored.
         sequence: u64,
     },
+    /// What time it is, before anything that names windows.
+    Clock(Millis),
     /// The last message: the stream ends here.
     Disconnect {
         /// For people.

@@ -11,7 +11,7 @@ use crate::rollout::{
 };
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All of a rollout but its devices.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,10 @@ pub(super) struct Head {
     waived: Option<usize>,
     #[serde(default)]
     merged_from: Option<usize>,
+    #[serde(default)]
+    approved: BTreeSet<usize>,
+    #[serde(default)]
+    resumed_at: Option<Millis>,
     created_at: Millis,
     actor: String,
 }
@@ -69,6 +73,8 @@ pub(super) fn keep_head(out: &mut Outbox, rollout: &Rollout) {
         state: rollout.state.clone(),
         waived: rollout.waived,
         merged_from: rollout.merged_from,
+        approved: rollout.approved.clone(),
+        resumed_at: rollout.resumed_at,
         created_at: rollout.created_at,
         actor: rollout.actor.clone(),
     };
@@ -140,6 +146,8 @@ pub(super) fn assemble(
             state: head.state,
             waived: head.waived,
             merged_from: head.merged_from,
+            approved: head.approved,
+            resumed_at: head.resumed_at,
             created_at: head.created_at,
             actor: head.actor,
         };

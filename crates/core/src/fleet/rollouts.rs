@@ -100,9 +100,16 @@ impl Fleet {
         let fits = match verb {
             SteerVerb::Pause => matches!(state, RolloutState::Running { .. }),
             SteerVerb::Resume => matches!(state, RolloutState::Paused { .. }),
-            SteerVerb::Promote { .. } => matches!(
+            SteerVerb::Approve { .. } => matches!(state, RolloutState::AwaitingApproval { .. }),
+            SteerVerb::Promote { full: false } => matches!(
                 state,
                 RolloutState::Running { .. } | RolloutState::Paused { .. }
+            ),
+            SteerVerb::Promote { full: true } => matches!(
+                state,
+                RolloutState::Running { .. }
+                    | RolloutState::Paused { .. }
+                    | RolloutState::AwaitingApproval { .. }
             ),
             SteerVerb::Retry => matches!(
                 state,
@@ -110,7 +117,10 @@ impl Fleet {
             ),
             SteerVerb::Abort => matches!(
                 state,
-                RolloutState::Planned | RolloutState::Running { .. } | RolloutState::Paused { .. }
+                RolloutState::Planned
+                    | RolloutState::AwaitingApproval { .. }
+                    | RolloutState::Running { .. }
+                    | RolloutState::Paused { .. }
             ),
             SteerVerb::Undo { .. } => matches!(state, RolloutState::Promoted),
         };
@@ -121,10 +131,12 @@ impl Fleet {
             );
             return Err(Refused::Conflict(text));
         }
+        may_steer(rollout, actor, &verb)?;
         let by = actor.to_string();
         let event = match verb {
             SteerVerb::Pause => RolloutEvent::Pause { actor: by },
             SteerVerb::Resume => RolloutEvent::Resume { actor: by },
+            SteerVerb::Approve { why } => RolloutEvent::Approve { actor: by, why },
             SteerVerb::Promote { full } => RolloutEvent::Promote { actor: by, full },
             SteerVerb::Abort => RolloutEvent::Abort { actor: by },
             SteerVerb::Retry => {
@@ -190,8 +202,9 @@ impl Fleet {
                     device,
                     version,
                     ladder,
+                    schedule,
                 } => {
-                    self.assign(now, &device, &deployment, version, ladder);
+                    self.assign(now, &device, &deployment, version, ladder, schedule);
                 }
                 RolloutEffect::AssignPrevious { device, version } => {
                     self.assign_previous(now, &device, &deployment, &model, version);
@@ -305,6 +318,26 @@ impl Fleet {
     /// Time has passed.
     pub fn tick(&mut self, now: Millis) {
         self.tell_rollouts(now, &RolloutEvent::Tick);
+    }
+}
+
+/// Who may approve is a matter of the rollout; letting all waves follow at once approves them.
+fn may_steer(rollout: &Rollout, actor: &ActorName, verb: &SteerVerb) -> Result<(), Refused> {
+    let approves = match verb {
+        SteerVerb::Approve { .. } => true,
+        SteerVerb::Promote { full: true } => {
+            (0..rollout.plan.waves.len()).any(|wave| rollout.lacks_approval(wave))
+        }
+        _ => false,
+    };
+    match &rollout.plan.spec.approval {
+        Some(approval) if approves && !approval.may(actor) => {
+            let (name, who) = (&rollout.plan.name, approval.who());
+            Err(Refused::Denied(format!(
+                "waves of rollout {name} are approved by {who}, not by {actor}"
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

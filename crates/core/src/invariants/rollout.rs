@@ -32,10 +32,12 @@ pub fn rollout(rollout: &Rollout) -> Result<(), Violation> {
         for planned in wave {
             let moved = !matches!(
                 state(&planned.device),
-                Some(DeviceRollout::Waiting | DeviceRollout::Gone) | None
+                Some(DeviceRollout::Waiting | DeviceRollout::Held { .. } | DeviceRollout::Gone)
+                    | None
             );
             let reached = match rollout.state {
                 RolloutState::Planned => false,
+                RolloutState::AwaitingApproval { wave, .. } => index < wave,
                 RolloutState::Running { wave, .. } | RolloutState::Paused { wave, .. } => {
                     index <= wave
                 }
@@ -43,6 +45,10 @@ pub fn rollout(rollout: &Rollout) -> Result<(), Violation> {
             };
             hold("no-device-before-its-wave", reached || !moved, || {
                 planned.device.to_string()
+            })?;
+            let allowed = !rollout.lacks_approval(index);
+            hold("no-wave-without-approval", allowed || !moved, || {
+                format!("{} of wave {}", planned.device, index + 1)
             })?;
         }
     }
@@ -71,6 +77,8 @@ pub fn rollout(rollout: &Rollout) -> Result<(), Violation> {
             matches!(
                 s,
                 DeviceRollout::Assigned { .. }
+                    | DeviceRollout::Parked { .. }
+                    | DeviceRollout::Switching { .. }
                     | DeviceRollout::Serving { .. }
                     | DeviceRollout::Succeeded
                     | DeviceRollout::Failed { .. }
@@ -100,7 +108,7 @@ pub fn rollout_step(
     })?;
     let moves = |device: &DeviceName, to: &DeviceRollout| {
         matches!(to, DeviceRollout::Assigned { .. })
-            && devices.get(device) == Some(&DeviceRollout::Waiting)
+            && devices.get(device).is_some_and(DeviceRollout::is_untouched)
     };
     let moved: Vec<_> = rollout
         .devices
@@ -117,7 +125,12 @@ pub fn rollout_step(
     })?;
     if !moved.is_empty() {
         within_bounds(rollout, &moved)?;
+        within_windows(rollout, &moved, now)?;
     }
+    let overdue = rollout.overdue(now).filter(|_| is_under_way(rollout));
+    hold("every-phase-ends", overdue.is_none(), || {
+        format!("{name}: {overdue:?}")
+    })?;
     for (device, to) in rollout.devices.iter() {
         if *to == DeviceRollout::Succeeded {
             succeeded(rollout, device, devices.get(device), now)?;
@@ -150,6 +163,27 @@ fn within_bounds(rollout: &Rollout, moved: &[&DeviceName]) -> Result<(), Violati
     })
 }
 
+fn is_under_way(rollout: &Rollout) -> bool {
+    matches!(
+        rollout.state,
+        RolloutState::Running { .. } | RolloutState::AwaitingApproval { .. }
+    )
+}
+
+/// No device is told to move while its download window is shut.
+fn within_windows(rollout: &Rollout, moved: &[&DeviceName], now: Millis) -> Result<(), Violation> {
+    if rollout.plan.spec.windows.is_none() {
+        return Ok(());
+    }
+    let planned = rollout.plan.waves.iter().flatten();
+    let mut told = planned.filter(|d| moved.contains(&&d.device));
+    let early = told.find(|device| !rollout.may_fetch(device, now).is_open());
+    hold("told-in-its-window", early.is_none(), || {
+        let early = early.map(|d| (&d.device, &d.zone));
+        format!("{}: {early:?} at {}", rollout.plan.name, now.0)
+    })
+}
+
 /// Only what was seen serving, for long enough and with enough inferences, succeeds.
 fn succeeded(
     rollout: &Rollout,
@@ -162,7 +196,11 @@ fn succeeded(
     let earned = match before {
         Some(DeviceRollout::Succeeded) => true,
         // Seen serving and judged in one step.
-        Some(DeviceRollout::Assigned { .. }) => bake.is_zero(),
+        Some(
+            DeviceRollout::Assigned { .. }
+            | DeviceRollout::Parked { .. }
+            | DeviceRollout::Switching { .. },
+        ) => bake.is_zero(),
         Some(DeviceRollout::Serving { since, .. }) => now.since(*since) >= bake,
         _ => false,
     };

@@ -81,6 +81,7 @@ impl Reconciler {
             manifest: manifest.clone(),
             ladder: Ladder::clone(&assigned.ladder),
             latency_slo_us: assigned.latency_slo_us,
+            schedule: assigned.schedule.clone(),
         };
         for variant in wanted.ladder.variants() {
             let (model, version) = (model.clone(), version.clone());

@@ -27,6 +27,7 @@ fn is_of_runners(effect: &DeviceEffect) -> bool {
         | DeviceEffect::StopRunner { .. } => true,
         DeviceEffect::Persist
         | DeviceEffect::Fetch { .. }
+        | DeviceEffect::StopFetch { .. }
         | DeviceEffect::Report
         | DeviceEffect::Collect
         | DeviceEffect::Refuse(_) => false,

@@ -1,5 +1,6 @@
 //! The machine's core: what runs, what shall run, and the step from one to the other.
 
+use super::clocks::Clocks;
 use super::state::{DeviceEffect, DeviceEvent, DeviceState, ModelSlot, SlotVersion};
 use crate::digest::{ArtefactRef, Digest};
 use crate::manifest::{NativeCode, VariantManifest};
@@ -57,6 +58,7 @@ pub struct Reconciler {
     pub(super) live: BTreeMap<ModelName, Live>,
     /// Artefacts the driver has answered for since the start.
     pub(super) present: BTreeSet<Digest>,
+    pub(super) clocks: Clocks,
 }
 
 impl Reconciler {
@@ -77,11 +79,13 @@ impl Reconciler {
             power: PowerState::Mains,
             live: BTreeMap::new(),
             present: BTreeSet::new(),
+            clocks: Clocks::default(),
         }
     }
 
     /// Takes an event; the effects are to be performed in order.
     pub fn handle(&mut self, now: Millis, event: DeviceEvent) -> Vec<DeviceEffect> {
+        self.clocks.own = now;
         let mut turn = Turn {
             now,
             dirty: false,
@@ -160,6 +164,7 @@ impl Reconciler {
             *pending.version() == key.0
                 && pending.ladder.variants().contains(&key.1)
                 && self.missing(pending).is_empty()
+                && self.may_switch(pending).is_open()
         });
         let (Some(live), Some(slot)) = (self.live.get_mut(model), self.state.models.get_mut(model))
         else {
@@ -250,14 +255,17 @@ impl Reconciler {
             Some((active.version().clone(), rung))
         });
         let mut wanted: Vec<(RunnerKey, bool)> = Vec::new();
-        let mut fetch = None;
+        let (mut fetch, mut leave) = (None, None);
         if let Some(pending) = &slot.pending {
             let missing = self.missing(pending);
             if missing.is_empty() {
                 let key = self.under_test(model, slot, pending, active.as_ref());
+                let key = key.filter(|_| self.may_switch(pending).is_open());
                 wanted.extend(key.map(|key| (key, true)));
-            } else {
+            } else if self.may_fetch(pending).is_open() {
                 fetch = Some((pending.version().clone(), missing));
+            } else {
+                leave = Some(missing);
             }
         }
         // Not three runners at a time: what is tested needs the memory.
@@ -274,6 +282,9 @@ impl Reconciler {
             .filter(|(_, until)| nothing_tested && now < *until && *until <= now.plus(PROBATION));
         if let Some((version, artefacts)) = fetch {
             live.fetch(turn, model, version, artefacts);
+        }
+        if let Some(artefacts) = leave {
+            live.leave(turn, artefacts);
         }
         live.run(turn, model, &wanted, active.as_ref());
         self.adopt_running(turn, model);
@@ -317,6 +328,7 @@ impl Reconciler {
         });
         if let Some(key) = ready
             && self.missing(pending).is_empty()
+            && self.may_switch(pending).is_open()
         {
             self.ready(turn, model, key);
             self.step(turn, model);
@@ -409,7 +421,11 @@ impl Reconciler {
         let retries = retries.map(|at| (at, "the next attempt to fetch"));
         let spares = self.live.values().filter_map(|l| l.spare.as_ref());
         let spares = spares.map(|(_, until)| (*until, "the end of a probation"));
-        retries.chain(spares).min_by_key(|(at, _)| *at)
+        let windows = self.next_window().map(|at| (at, "a window"));
+        retries
+            .chain(spares)
+            .chain(windows)
+            .min_by_key(|(at, _)| *at)
     }
 }
 
@@ -433,6 +449,15 @@ impl Live {
             version,
             artefacts,
         });
+    }
+
+    /// Lets a download under way end: its window is shut.
+    fn leave(&mut self, turn: &mut Turn, artefacts: Vec<ArtefactRef>) {
+        if std::mem::take(&mut self.fetching) {
+            self.retry_at = None;
+            turn.report = true;
+            turn.effects.push(DeviceEffect::StopFetch { artefacts });
+        }
     }
 
     /// Starts what is wanted and not there, routes to the active rung once it is ready, and

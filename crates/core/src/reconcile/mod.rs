@@ -10,10 +10,13 @@
 //! self-test the rung of the present power state) and becomes *active* only when its runner is
 //! ready; until then the old one serves. The version before stays as *previous* to go back to, and
 //! its runner beside the new one for [`PROBATION`], to answer what the new one fails on.
+//! Where the assignment names windows, the device fetches and switches within them, by the time that
+//! it was told and not by its own clock: without one it serves on what it serves.
 //! Code that failed is never tried again on this device.
 
 mod accept;
 mod backlog;
+mod clocks;
 mod failure;
 mod machine;
 #[cfg(test)]

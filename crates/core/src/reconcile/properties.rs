@@ -29,6 +29,7 @@ fn assignment(generation: u64, version: &str) -> Assignment {
         (PowerState::Low, testing::variant_name("tiny")),
     ];
     let model = AssignedModel {
+        schedule: None,
         deployment: DeploymentName::new("activity").unwrap(),
         model: testing::model_name(),
         version: testing::version_name(version),
@@ -161,7 +162,10 @@ impl Driver {
                 );
             }
             DeviceEffect::Refuse(_) => self.refusals += 1,
-            DeviceEffect::Fetch { .. } | DeviceEffect::Report | DeviceEffect::Collect => {}
+            DeviceEffect::Fetch { .. }
+            | DeviceEffect::StopFetch { .. }
+            | DeviceEffect::Report
+            | DeviceEffect::Collect => {}
         }
     }
 

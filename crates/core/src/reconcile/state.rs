@@ -6,8 +6,10 @@ use crate::manifest::VersionManifest;
 use crate::names::{DeploymentName, DeviceName, ModelName, VariantName, VersionName};
 use crate::profile::PowerState;
 use crate::telemetry::{FailureKind, ModelFailure};
+use crate::window::Schedule;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Most failed codes remembered per model; the oldest is forgotten first.
@@ -24,6 +26,9 @@ pub struct SlotVersion {
     pub ladder: Ladder,
     /// Latency objective in microseconds.
     pub latency_slo_us: Option<u32>,
+    /// When it may be fetched and switched to; at any time when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Arc<Schedule>>,
 }
 
 impl SlotVersion {
@@ -215,6 +220,12 @@ pub enum DeviceEffect {
         /// Version.
         version: VersionName,
         /// Everything the version's ladder needs and that has not been answered for.
+        artefacts: Vec<ArtefactRef>,
+    },
+    /// Let downloads of these end where they are; what arrived stays for the next attempt. Nobody
+    /// waits for an answer.
+    StopFetch {
+        /// What to leave alone.
         artefacts: Vec<ArtefactRef>,
     },
     /// Start a runner next to those that run, and answer with ready or failed.

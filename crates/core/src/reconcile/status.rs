@@ -33,8 +33,12 @@ impl Reconciler {
         let serves_wanted = serving
             .as_ref()
             .is_some_and(|s| s.version == assigned.version);
+        let pending = slot.pending.as_ref().filter(|_| wanted.is_some());
+        let waits = pending.and_then(|pending| self.waits(pending, missing > 0));
         let phase = if slot.failure.is_some() {
             ModelPhase::Failed
+        } else if let Some(waits) = waits {
+            waits
         } else if missing > 0 {
             ModelPhase::Fetching
         } else if slot.pending.is_none() && serves_wanted {

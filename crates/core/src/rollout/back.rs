@@ -41,6 +41,10 @@ impl Rollout {
         for device in reverse {
             let touched = match self.devices.get(&device) {
                 Some(DeviceRollout::Waiting | DeviceRollout::Gone) | None => false,
+                Some(DeviceRollout::Held { .. }) => {
+                    self.move_on(&device, DeviceRollout::Waiting, effects);
+                    false
+                }
                 Some(_) => true,
             };
             if touched {

@@ -1,6 +1,7 @@
 //! Where every device of a rollout stands, with counts that are kept along: a report of one
 //! device must not walk a fleet of a million.
 
+use super::phase::Phase;
 use super::plan::RolloutPlan;
 use super::spec::RolloutSpec;
 use super::state::DeviceRollout;
@@ -8,6 +9,9 @@ use crate::mutants::{self, Mutant};
 use crate::names::DeviceName;
 use crate::time::Millis;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Stands for a window that does not open.
+const NEVER: Millis = Millis(u64::MAX);
 
 /// The devices of a rollout by name. Equal states have equal counts, whatever led to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +39,10 @@ struct Tally {
     flying_total: usize,
     /// Devices that serve and have served enough, by when they were first seen serving.
     baking: BTreeSet<(Millis, DeviceName)>,
+    /// Devices in a phase with an end, by phase and since when.
+    phases: [BTreeSet<(Millis, DeviceName)>; Phase::ALL.len()],
+    /// Devices that are held, by when their window opens.
+    held: BTreeSet<(Millis, DeviceName)>,
     succeeded: usize,
     going_back: usize,
 }
@@ -45,6 +53,8 @@ struct Bounds {
     in_flight: usize,
     in_flight_of_group: usize,
     inferences: u64,
+    /// Some phase has a limit of its own.
+    timed: bool,
 }
 
 /// Counts of one wave.
@@ -84,6 +94,7 @@ impl Bounds {
                 true => 0,
                 false => spec.min_inferences,
             },
+            timed: !spec.deadlines.is_derived() || spec.windows.is_some(),
         }
     }
 }
@@ -96,6 +107,8 @@ impl Tally {
             flying: vec![0; groups],
             flying_total: 0,
             baking: BTreeSet::new(),
+            phases: Default::default(),
+            held: BTreeSet::new(),
             succeeded: 0,
             going_back: 0,
         }
@@ -111,7 +124,23 @@ impl Tally {
             true => *count += 1,
             false => *count -= 1,
         };
+        let put = |set: &mut BTreeSet<(Millis, DeviceName)>, at: Millis| {
+            let key = (at, name.clone());
+            match enters {
+                true => set.insert(key),
+                false => set.remove(&key),
+            };
+        };
+        if let Some((phase, since)) = place.state.phase(self.bounds.inferences)
+            && self.bounds.timed
+        {
+            put(&mut self.phases[phase as usize], since);
+        }
         match &place.state {
+            DeviceRollout::Held { until, .. } => {
+                step(&mut self.wave(place.wave).open);
+                put(&mut self.held, until.unwrap_or(NEVER));
+            }
             DeviceRollout::Waiting => {
                 step(&mut self.wave(place.wave).open);
                 let queue = self.wave(place.wave).waiting.entry(place.group);
@@ -122,7 +151,9 @@ impl Tally {
                 };
                 self.offer(place.group, place.wave);
             }
-            DeviceRollout::Assigned { .. } => {
+            DeviceRollout::Assigned { .. }
+            | DeviceRollout::Parked { .. }
+            | DeviceRollout::Switching { .. } => {
                 step(&mut self.wave(place.wave).open);
                 step(&mut self.flying_total);
                 let flying = &mut self.flying[place.group as usize];
@@ -136,11 +167,7 @@ impl Tally {
             DeviceRollout::Serving { since, inferences } => {
                 step(&mut self.wave(place.wave).open);
                 if *inferences >= self.bounds.inferences {
-                    let key = (*since, name.clone());
-                    match enters {
-                        true => self.baking.insert(key),
-                        false => self.baking.remove(&key),
-                    };
+                    put(&mut self.baking, *since);
                 }
             }
             DeviceRollout::Succeeded => step(&mut self.succeeded),
@@ -237,7 +264,7 @@ impl Devices {
     }
 
     /// Wave and position in it, counted from 0.
-    pub(super) fn place(&self, device: &DeviceName) -> Option<(usize, usize)> {
+    pub fn place(&self, device: &DeviceName) -> Option<(usize, usize)> {
         let place = self.places.get(device)?;
         Some((place.wave as usize, place.position as usize))
     }
@@ -297,6 +324,16 @@ impl Devices {
     /// The device that serves for longest of those that have served enough, and since when.
     pub(super) fn baking(&self) -> Option<&(Millis, DeviceName)> {
         self.tally.baking.first()
+    }
+
+    /// The device that is in a phase for longest, and since when.
+    pub(super) fn longest_in(&self, phase: Phase) -> Option<&(Millis, DeviceName)> {
+        self.tally.phases[phase as usize].first()
+    }
+
+    /// The device that is held and whose window opens first, and when.
+    pub(super) fn held_shortest(&self) -> Option<&(Millis, DeviceName)> {
+        self.tally.held.first().filter(|(until, _)| *until < NEVER)
     }
 
     /// Whether the counts that were kept along are those that a walk over all devices gives.

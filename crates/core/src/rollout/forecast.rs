@@ -2,24 +2,14 @@
 //! plan under a clock of its own: windows, bounds on devices in flight and deadlines are kept there
 //! exactly as they will be.
 
-use super::machine::{RolloutEffect, RolloutEvent};
 use super::plan::{PlannedDevice, RolloutPlan};
-use super::state::{Rollout, RolloutState};
-use crate::digest::Digest;
+use super::rehearsal::Rehearsal;
 use crate::energy::Provenance;
-use crate::names::{DeploymentName, DeviceName};
 use crate::policy::Deployment;
-use crate::profile::PowerState;
 use crate::selection::{Expected, Prediction};
-use crate::telemetry::{ModelPhase, ModelStatus, Serving};
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-
-/// Steps of the machine per device that a forecast may take: a device is assigned, serves, has
-/// proved itself and has baked.
-const STEPS: usize = 8;
+use std::collections::BTreeMap;
 
 /// What a plan is going to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -188,7 +178,7 @@ impl Sum {
 
 /// When each wave begins and ends, if every device takes as long as predicted, every gate passes
 /// and every approval is given at once.
-type Times = BTreeMap<usize, (Option<Millis>, Option<Millis>)>;
+pub(super) type Times = BTreeMap<usize, (Option<Millis>, Option<Millis>)>;
 
 fn times(
     plan: &RolloutPlan,
@@ -212,131 +202,7 @@ fn times(
         }
         least => (least as f64 / per_hour * 3.6e6).ceil() as u64,
     };
-    let mut run = Run::new(plan, now, prove_ms);
+    let mut run = Rehearsal::new(plan, now, prove_ms);
     let end = run.through();
     Ok((run.times, end))
-}
-
-/// The machine on its way through the plan.
-struct Run {
-    rollout: Rollout,
-    now: Millis,
-    prove_ms: u64,
-    takes: BTreeMap<DeviceName, u64>,
-    /// When a device reports, in order of time.
-    due: BinaryHeap<Reverse<(Millis, u64, DeviceName)>>,
-    times: Times,
-}
-
-impl Run {
-    fn new(plan: &RolloutPlan, now: Millis, prove_ms: u64) -> Self {
-        let mut plan = plan.clone();
-        plan.spec.gates = None;
-        let all = plan.waves.iter().flatten();
-        let takes = all.filter_map(|d| Some((d.device.clone(), d.takes?.ms)));
-        Self {
-            takes: takes.collect(),
-            rollout: Rollout::new(plan, "forecast", now),
-            now,
-            prove_ms,
-            due: BinaryHeap::new(),
-            times: Times::new(),
-        }
-    }
-
-    /// Says why it did not get through.
-    fn through(&mut self) -> Option<String> {
-        let actor = "forecast".to_owned();
-        self.handle(RolloutEvent::Start { actor });
-        let most = self
-            .rollout
-            .devices
-            .len()
-            .saturating_add(64)
-            .saturating_mul(STEPS);
-        for _ in 0..most {
-            match &self.rollout.state {
-                RolloutState::Promoted => return None,
-                RolloutState::RollingBack { why, .. } => return Some(why.clone()),
-                _ => {}
-            }
-            let reports = self.due.peek().map(|Reverse((at, ..))| *at);
-            let deadline = self.rollout.next_deadline().map(|(at, _)| at);
-            let Some(at) = reports.into_iter().chain(deadline).min() else {
-                break;
-            };
-            self.now = self.now.max(at);
-            let event = match self.due.peek() {
-                Some(Reverse((due, ..))) if *due <= at => self.report(),
-                _ => RolloutEvent::Tick,
-            };
-            self.handle(event);
-        }
-        Some(format!("it stays {}", self.rollout.state.word()))
-    }
-
-    fn report(&mut self) -> RolloutEvent {
-        let Some(Reverse((_, inferences, device))) = self.due.pop() else {
-            return RolloutEvent::Tick;
-        };
-        RolloutEvent::Reported {
-            status: Some(Box::new(self.serving())),
-            device,
-            inferences,
-            measured: None,
-        }
-    }
-
-    fn serving(&self) -> ModelStatus {
-        let plan = &self.rollout.plan;
-        let deployment: &DeploymentName = &plan.spec.deployment;
-        let first = plan.waves.iter().flatten().next();
-        ModelStatus {
-            deployment: deployment.clone(),
-            model: plan.model.clone(),
-            wanted: plan.spec.version.clone(),
-            phase: ModelPhase::Serving,
-            serving: first.map(|d| Serving {
-                version: plan.spec.version.clone(),
-                variant: d.expected.variant.clone(),
-                code: Digest::of(b""),
-                power_state: PowerState::Mains,
-            }),
-            failure: None,
-            fetched_bytes: 0,
-            needed_bytes: 0,
-        }
-    }
-
-    fn handle(&mut self, event: RolloutEvent) {
-        let before = wave(&self.rollout.state);
-        let least = self.rollout.plan.spec.min_inferences;
-        for effect in self.rollout.handle(self.now, event) {
-            if let RolloutEffect::Assign { device, .. } = effect {
-                let takes = self.takes.get(&device).copied().unwrap_or(0);
-                let at = Millis(self.now.0.saturating_add(takes));
-                let proved = Millis(at.0.saturating_add(self.prove_ms));
-                if proved > at {
-                    self.due.push(Reverse((at, 0, device.clone())));
-                }
-                self.due.push(Reverse((proved, least, device)));
-            }
-        }
-        let after = wave(&self.rollout.state);
-        if before != after {
-            if let Some(wave) = before {
-                self.times.entry(wave).or_default().1 = Some(self.now);
-            }
-            if let Some(wave) = after {
-                self.times.entry(wave).or_default().0 = Some(self.now);
-            }
-        }
-    }
-}
-
-fn wave(state: &RolloutState) -> Option<usize> {
-    match state {
-        RolloutState::Running { wave, .. } => Some(*wave),
-        _ => None,
-    }
 }

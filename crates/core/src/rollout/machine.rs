@@ -9,6 +9,7 @@ use crate::mutants::{self, Mutant};
 use crate::names::{DeviceName, VersionName};
 use crate::telemetry::ModelStatus;
 use crate::time::Millis;
+use crate::window::Schedule;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,11 @@ pub enum SteerVerb {
     Pause,
     /// Let it go on.
     Resume,
+    /// Let the wave that waits for it begin.
+    Approve {
+        /// Why, in the operator's words.
+        why: Option<String>,
+    },
     /// Let the present wave pass whatever its gates say.
     Promote {
         /// All waves that are left too, at once.
@@ -71,6 +77,13 @@ pub enum RolloutEvent {
         /// Who.
         actor: String,
     },
+    /// An operator approves the wave that waits.
+    Approve {
+        /// Who.
+        actor: String,
+        /// Why, in the operator's words.
+        why: Option<String>,
+    },
     /// An operator lets the present wave pass whatever its gates say.
     Promote {
         /// Who.
@@ -110,6 +123,8 @@ pub enum RolloutEffect {
         version: VersionName,
         /// The ladder.
         ladder: Arc<Ladder>,
+        /// When it may fetch and switch; at any time when missing.
+        schedule: Option<Arc<Schedule>>,
     },
     /// Assign what the device had before.
     AssignPrevious {
@@ -142,10 +157,13 @@ impl Rollout {
         if self.state.is_final() {
             return effects;
         }
+        let approved = self.approved.len();
         let before = (self.state.clone(), self.waived, self.merged_from);
         self.take(now, event, &mut effects);
         self.evaluate(now, &mut effects);
-        if (&self.state, self.waived, self.merged_from) != (&before.0, before.1, before.2) {
+        if (&self.state, self.waived, self.merged_from) != (&before.0, before.1, before.2)
+            || self.approved.len() != approved
+        {
             effects.push(RolloutEffect::Keep);
         }
         let first = |e: &RolloutEffect| {
@@ -160,7 +178,7 @@ impl Rollout {
             RolloutEvent::Start { actor } => {
                 if self.state == RolloutState::Planned {
                     self.note(effects, now, Severity::Info, &actor, "Started", "started");
-                    self.start_wave(now, 0, effects);
+                    self.reach_wave(now, 0, effects);
                 }
             }
             RolloutEvent::Reported {
@@ -177,6 +195,9 @@ impl Rollout {
             }
             RolloutEvent::Pause { actor } => self.pause(now, actor, effects),
             RolloutEvent::Resume { actor } => self.resume(now, &actor, effects),
+            RolloutEvent::Approve { actor, why } => {
+                self.approve(now, &actor, why.as_deref(), effects);
+            }
             RolloutEvent::Promote { actor, full: false } => self.waive(now, &actor, effects),
             RolloutEvent::Promote { actor, full: true } => self.merge(now, &actor, effects),
             RolloutEvent::Abort { actor } => {
@@ -207,6 +228,13 @@ impl Rollout {
 
     /// The next time at which [`RolloutEvent::Tick`] must come, and why.
     pub fn next_deadline(&self) -> Option<(Millis, &'static str)> {
+        let end = self.first_end().filter(|_| self.is_under_way());
+        let end = end.filter(|_| !mutants::is(Mutant::EndlessPhase));
+        let end = end.map(|(at, ..)| (at, "end of a phase"));
+        end.into_iter().chain(self.wave_deadline()).min()
+    }
+
+    fn wave_deadline(&self) -> Option<(Millis, &'static str)> {
         let limit = Duration::from_secs(self.plan.spec.wave_deadline_s);
         match self.state {
             RolloutState::Running { wave, since } => {
@@ -218,7 +246,9 @@ impl Rollout {
                 let first = self.devices.baking();
                 let baked = first.map(|(since, _)| (since.plus(bake), "bake time over"));
                 let deadline = (since.plus(self.time_of(wave)), "wave deadline");
-                baked.into_iter().chain([deadline]).min()
+                let opens = self.devices.held_shortest();
+                let opens = opens.map(|(at, _)| (*at, "window opens"));
+                baked.into_iter().chain(opens).chain([deadline]).min()
             }
             RolloutState::RollingBack { since, .. } => {
                 Some((since.plus(limit), "rollback deadline"))
@@ -270,15 +300,21 @@ impl Rollout {
     }
 
     /// All waves from the present one on move as one from now on, within the same bounds, and no
-    /// gate is asked any more; a paused rollout goes on.
+    /// gate is asked any more; a paused rollout goes on. That approves those that ask for it.
     fn merge(&mut self, now: Millis, actor: &str, effects: &mut Vec<RolloutEffect>) {
-        if let RolloutState::Running { wave, .. } | RolloutState::Paused { wave, .. } = self.state {
+        if let RolloutState::Running { wave, .. }
+        | RolloutState::Paused { wave, .. }
+        | RolloutState::AwaitingApproval { wave, .. } = self.state
+        {
             if self.merged_from.is_some() {
                 return self.resume(now, actor, effects);
             }
             let last = self.plan.waves.len().saturating_sub(1);
             self.merged_from = Some(wave);
             self.waived = Some(last);
+            let asking = (wave..=last).filter(|wave| self.lacks_approval(*wave));
+            let asking: Vec<usize> = asking.collect();
+            self.approved.extend(asking);
             let what = format!("{} follow at once, the gates are waived", self.called(last));
             self.note(effects, now, Severity::Warning, actor, "GatesWaived", &what);
             self.resume(now, actor, effects);
@@ -293,6 +329,7 @@ impl Rollout {
         if let RolloutState::Paused { wave, ran_ms, .. } = self.state {
             self.note(effects, now, Severity::Info, actor, "Resumed", "resumed");
             let since = Millis(now.0.saturating_sub(ran_ms));
+            self.resumed_at = Some(now);
             self.state = RolloutState::Running { wave, since };
         }
     }

@@ -10,17 +10,24 @@
 //! | `plan` | who moves in which wave to which ladder |
 //! | `pace` | how long devices take to move, from how long they took |
 //! | `forecast` | what a plan is going to do |
+//! | `rehearsal` | the machine driven through a plan, for the times of a forecast |
+//! | `course` | when one device of it reports what |
 //! | `state` | where a rollout and each of its devices stand |
 //! | `devices` | the devices with their states, and counts that are kept along |
 //! | `machine` | events in, effects out; pausing and resuming |
 //! | `waves` | when a wave begins, is done, has failed |
 //! | `fill` | who may move now: bounds on devices in flight |
+//! | `approval` | which waves wait for the word of an operator |
+//! | `phase` | how long each phase of a device may last |
+//! | `windows` | when devices may fetch and switch |
 //! | `progress` | what reports say of a device |
 //! | `measured` | what devices measured, summed up as it comes |
 //! | `gate` | what these figures say of a wave |
 //! | `back` | going back |
 
+mod approval;
 mod back;
+mod course;
 mod devices;
 mod fill;
 mod forecast;
@@ -29,12 +36,16 @@ mod machine;
 mod measured;
 mod order;
 mod pace;
+mod phase;
 mod plan;
 mod progress;
+mod rehearsal;
 mod spec;
 mod state;
 mod waves;
+mod windows;
 
+pub use approval::{Approval, AskingError, AskingWaves};
 pub use devices::Devices;
 pub use fill::InFlight;
 pub use forecast::{Change, Forecast, MoveEnergy, WaveForecast, forecast};
@@ -42,6 +53,8 @@ pub use gate::{Gates, LEAST_SPREAD, Metric, Pair, Reading, Sample, Verdict, Z_FA
 pub use machine::{RolloutEffect, RolloutEvent, SteerVerb};
 pub use measured::Measured;
 pub use pace::{Duration, Move, Pace};
+pub use phase::{Deadlines, Phase};
 pub use plan::{FleetDevice, PlanError, PlannedDevice, RolloutPlan, Unfit, plan};
 pub use spec::{DisruptionBudget, MAX_WAVES, RolloutSpec, SpecError, WaveSize};
-pub use state::{DeviceRollout, Rollout, RolloutState};
+pub use state::{DeviceRollout, Rollout, RolloutState, Wait};
+pub use windows::{MAX_WAIT_S, Windows};

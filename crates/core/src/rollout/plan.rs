@@ -1,6 +1,7 @@
 //! The plan: who moves in which wave to which ladder. Nothing moves by planning.
 
-use super::order::into_waves;
+use super::approval::Approval;
+use super::order::{Chosen, into_waves, selected_by};
 use super::pace::{self, Duration, Move, Pace};
 use super::spec::{RolloutSpec, SpecError};
 use crate::assignment::Ladder;
@@ -15,6 +16,7 @@ use crate::profile::{Conditions, DeviceProfile, PowerState};
 use crate::selection::{
     ChoiceReason, DeviceView, Expected, FailedVariants, Misfit, Selection, expect, select,
 };
+use crate::window::Zone;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -83,6 +85,12 @@ pub struct PlannedDevice {
     /// Value of the label that the disruption budget groups by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Arc<str>>,
+    /// Value of the label that the bandwidth is shared by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Arc<str>>,
+    /// Its time zone, where there are windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Arc<str>>,
     /// Its class of hardware: the board, and the target that its variant on the mains runs on.
     #[serde(default)]
     pub hardware: Arc<str>,
@@ -133,6 +141,19 @@ pub enum PlanError {
     /// No device has these labels.
     #[error("the selector `{0}` of the deployment matches no device")]
     NoDevice(String),
+    /// A wave by labels without a device.
+    #[error("no device that is left for the wave `{0}` has these labels")]
+    EmptyWave(String),
+    /// Approval is asked for a wave that there is not.
+    #[error(
+        "wave {named} asks for approval, and the plan has {waves}: `rollout plan` shows their numbers"
+    )]
+    NoSuchWave {
+        /// The wave that is named.
+        named: usize,
+        /// Waves that there are.
+        waves: usize,
+    },
     /// Devices match, but none can run any variant.
     #[error("none of the {0} matching devices can run any variant; `explain` says why")]
     NoFit(usize),
@@ -169,6 +190,10 @@ pub fn plan<'a>(
     }
     let mut planner = Planner {
         group_by: spec.disruption.as_ref().map(|b| b.group_by.as_str()),
+        link_by: (spec.bandwidth.as_ref())
+            .and_then(|b| Some(b.per_group.as_ref()?.group_by.as_str())),
+        zoned: spec.windows.is_some(),
+        zones: Pool::default(),
         deployment,
         manifest,
         pace,
@@ -180,7 +205,10 @@ pub fn plan<'a>(
     let matching = fleet.into_iter();
     for device in matching.filter(|d| deployment.selector.matches(d.labels)) {
         match planner.planned(&device) {
-            Ok(planned) => fit.push(planned),
+            Ok(planned) => fit.push(Chosen {
+                planned,
+                waves: selected_by(&spec.waves, device.labels),
+            }),
             Err(why) => unfit.push(why),
         }
     }
@@ -190,6 +218,12 @@ pub fn plan<'a>(
         _ => {}
     }
     let waves = into_waves(fit, &spec.waves);
+    let waves = waves.map_err(|selector| PlanError::EmptyWave(selector.to_string()))?;
+    let named = spec.approval.as_ref().map_or(0, Approval::last_named);
+    if named > waves.len() {
+        let waves = waves.len();
+        return Err(PlanError::NoSuchWave { named, waves });
+    }
     Ok(RolloutPlan {
         name,
         spec,
@@ -203,6 +237,10 @@ pub fn plan<'a>(
 /// Plans of a large fleet hold the same few ladders and groups, which they share.
 struct Planner<'a> {
     group_by: Option<&'a str>,
+    link_by: Option<&'a str>,
+    /// Whether time zones matter.
+    zoned: bool,
+    zones: Pool<str>,
     deployment: &'a Deployment,
     manifest: &'a VersionManifest,
     pace: &'a Pace,
@@ -241,6 +279,12 @@ impl Planner<'_> {
             expected: Expected::from(candidate),
             before: before.map(|(manifest, variant)| expect(&view, manifest, variant)),
             group: group.map(|value| self.groups.share(value.as_str())),
+            link: (self.link_by.and_then(|key| device.labels.get(key)))
+                .map(|value| self.groups.share(value.as_str())),
+            zone: self.zoned.then(|| {
+                let (_, name) = Zone::of(device.labels, device.profile.zone.as_deref());
+                self.zones.share(name)
+            }),
             hardware: self.hardware.share(hardware),
         })
     }

@@ -3,13 +3,32 @@
 use super::gate::Pair;
 use super::machine::RolloutEffect;
 use super::plan::PlannedDevice;
-use super::state::{DeviceRollout, Rollout};
-use crate::event::Severity;
+use super::state::{DeviceRollout, Rollout, Wait};
 use crate::mutants::{self, Mutant};
 use crate::names::DeviceName;
 use crate::telemetry::{ModelPhase, ModelStatus};
 use crate::time::Millis;
 use std::time::Duration;
+
+impl DeviceRollout {
+    /// How long a device in flight has worked, in milliseconds, without what it waited.
+    fn worked_ms(&self, now: Millis) -> u64 {
+        let ms = |since: Millis| u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
+        match self {
+            Self::Assigned { since } => ms(*since),
+            Self::Switching { since, worked_ms } => worked_ms.saturating_add(ms(*since)),
+            Self::Parked { worked_ms, .. } => *worked_ms,
+            Self::Waiting
+            | Self::Held { .. }
+            | Self::Serving { .. }
+            | Self::Succeeded
+            | Self::Failed { .. }
+            | Self::GoingBack
+            | Self::Back
+            | Self::Gone => 0,
+        }
+    }
+}
 
 impl Rollout {
     /// Keeps what a device measured, of those that have moved.
@@ -52,6 +71,8 @@ impl Rollout {
         });
         let new = match old {
             DeviceRollout::Assigned { .. }
+            | DeviceRollout::Parked { .. }
+            | DeviceRollout::Switching { .. }
             | DeviceRollout::Serving { .. }
             | DeviceRollout::Succeeded
                 if wanted_new.is_some_and(|s| s.phase == ModelPhase::Failed) =>
@@ -63,10 +84,27 @@ impl Rollout {
                 );
                 DeviceRollout::Failed { message }
             }
-            DeviceRollout::Assigned { .. } if serves_new => DeviceRollout::Serving {
-                since: now,
-                inferences,
-            },
+            DeviceRollout::Assigned { .. }
+            | DeviceRollout::Parked { .. }
+            | DeviceRollout::Switching { .. }
+                if serves_new =>
+            {
+                DeviceRollout::Serving {
+                    since: now,
+                    inferences,
+                }
+            }
+            DeviceRollout::Assigned { .. }
+            | DeviceRollout::Parked { .. }
+            | DeviceRollout::Switching { .. } => {
+                let Some(phase) = wanted_new.map(|s| s.phase) else {
+                    return;
+                };
+                match self.on_its_way(now, device, old, phase) {
+                    Some(new) => new,
+                    None => return,
+                }
+            }
             DeviceRollout::Serving {
                 since,
                 inferences: before,
@@ -81,25 +119,69 @@ impl Rollout {
             DeviceRollout::GoingBack if self.is_back(status) => DeviceRollout::Back,
             _ => return,
         };
-        if let (DeviceRollout::Assigned { since }, DeviceRollout::Serving { .. }) = (old, &new)
+        if old.is_in_flight()
+            && matches!(new, DeviceRollout::Serving { .. })
             && let Some(planned) = self.planned(device)
         {
-            let took_ms = u64::try_from(now.since(*since).as_millis()).unwrap_or(u64::MAX);
+            let took_ms = old.worked_ms(now);
             let (how, device) = (planned.moved(&self.plan.name, took_ms), device.clone());
             effects.push(RolloutEffect::Moved { device, how });
         }
         if let DeviceRollout::Failed { message } = &new {
             let text = format!("device/{device}: {message}");
-            self.note(
-                effects,
-                now,
-                Severity::Warning,
-                device.as_str(),
-                "DeviceFailed",
-                &text,
-            );
+            self.device_failed(now, device.as_str(), &text, effects);
         }
         self.move_on(device, new, effects);
+    }
+
+    /// Where a device stands that was told and does not serve yet, by the phase that it reports;
+    /// nothing when that is where it stood before.
+    fn on_its_way(
+        &self,
+        now: Millis,
+        device: &DeviceName,
+        old: &DeviceRollout,
+        phase: ModelPhase,
+    ) -> Option<DeviceRollout> {
+        let wait = match phase {
+            ModelPhase::AwaitingDownload => Wait::Download,
+            ModelPhase::AwaitingSwitch => Wait::Switch,
+            ModelPhase::AwaitingClock => Wait::Clock,
+            ModelPhase::Fetching => {
+                // What it worked before counts on; what it waited does not.
+                let since = Millis(now.0.saturating_sub(old.worked_ms(now)));
+                let fetches = matches!(old, DeviceRollout::Assigned { .. });
+                return (!fetches).then_some(DeviceRollout::Assigned { since });
+            }
+            ModelPhase::Testing => {
+                let worked_ms = old.worked_ms(now);
+                let switches = matches!(old, DeviceRollout::Switching { .. });
+                return (!switches).then_some(DeviceRollout::Switching {
+                    since: now,
+                    worked_ms,
+                });
+            }
+            // Serving something else, or failed, which was looked at before.
+            ModelPhase::Serving | ModelPhase::Failed => return None,
+        };
+        if matches!(old, DeviceRollout::Parked { wait: for_it, .. } if *for_it == wait) {
+            return None;
+        }
+        let windows = self.plan.spec.windows.as_ref();
+        let schedule = windows
+            .zip(self.planned(device))
+            .map(|(windows, planned)| windows.schedule(&planned.zone(), now));
+        let spans = schedule.as_ref().and_then(|schedule| match wait {
+            Wait::Download => schedule.fetch.as_ref(),
+            Wait::Switch => schedule.switch.as_ref(),
+            Wait::Clock => None,
+        });
+        Some(DeviceRollout::Parked {
+            since: now,
+            wait,
+            until: spans.and_then(|spans| spans.opens(now)),
+            worked_ms: old.worked_ms(now),
+        })
     }
 
     fn planned(&self, device: &DeviceName) -> Option<&PlannedDevice> {

@@ -5,6 +5,7 @@ use super::measured::Measured;
 use super::plan::RolloutPlan;
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Where a rollout stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,13 @@ pub enum RolloutState {
         /// Index of the wave.
         wave: usize,
         /// When it began.
+        since: Millis,
+    },
+    /// A wave may not begin before an operator has approved it.
+    AwaitingApproval {
+        /// Index of the wave.
+        wave: usize,
+        /// Since when.
         since: Millis,
     },
     /// Held by an operator, or by gates that have too little to go by.
@@ -55,6 +63,7 @@ impl RolloutState {
         match self {
             Self::Promoted | Self::RolledBack { .. } | Self::Superseded => true,
             Self::Planned
+            | Self::AwaitingApproval { .. }
             | Self::Running { .. }
             | Self::Paused { .. }
             | Self::RollingBack { .. } => false,
@@ -65,6 +74,7 @@ impl RolloutState {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Planned => "planned",
+            Self::AwaitingApproval { .. } => "awaiting-approval",
             Self::Running { .. } => "running",
             Self::Paused { .. } => "paused",
             Self::Promoted => "promoted",
@@ -81,10 +91,35 @@ impl RolloutState {
 pub enum DeviceRollout {
     /// Its wave has not come.
     Waiting,
-    /// The new version is assigned.
+    /// Its wave has come, and it is told nothing while its download window is shut.
+    Held {
+        /// Since when.
+        since: Millis,
+        /// When the window opens; missing when it does not while the device is waited for.
+        until: Option<Millis>,
+    },
+    /// The new version is assigned; bytes are on their way.
     Assigned {
         /// Since when.
         since: Millis,
+    },
+    /// The new version is assigned, and the device waits by itself.
+    Parked {
+        /// Since when.
+        since: Millis,
+        /// What for.
+        wait: Wait,
+        /// When that ends, by its windows.
+        until: Option<Millis>,
+        /// How long it had worked before, in milliseconds.
+        worked_ms: u64,
+    },
+    /// Everything is on the device: the version is loaded and tested.
+    Switching {
+        /// Since when.
+        since: Millis,
+        /// How long it had worked before, in milliseconds.
+        worked_ms: u64,
     },
     /// Seen serving the new version.
     Serving {
@@ -109,12 +144,40 @@ pub enum DeviceRollout {
     Gone,
 }
 
+/// What a device waits for that was told to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wait {
+    /// Its download window.
+    Download,
+    /// Its switch window; everything is there.
+    Switch,
+    /// Somebody to tell it the time: its own clock is not trusted.
+    Clock,
+}
+
 impl DeviceRollout {
+    /// Whether it was told to move and was not seen serving since.
+    pub fn is_in_flight(&self) -> bool {
+        matches!(
+            self,
+            Self::Assigned { .. } | Self::Parked { .. } | Self::Switching { .. }
+        )
+    }
+
+    /// Whether it was never told anything.
+    pub fn is_untouched(&self) -> bool {
+        matches!(self, Self::Waiting | Self::Held { .. })
+    }
+
     /// One word, for tables.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
+            Self::Held { .. } => "held",
             Self::Assigned { .. } => "assigned",
+            Self::Parked { .. } => "parked",
+            Self::Switching { .. } => "switching",
             Self::Serving { .. } => "serving",
             Self::Succeeded => "succeeded",
             Self::Failed { .. } => "failed",
@@ -141,6 +204,10 @@ pub struct Rollout {
     /// The first of the waves that an operator let follow at once: from it on, all waves up to
     /// the last move as one.
     pub merged_from: Option<usize>,
+    /// Waves, counted from 0, that an operator has approved.
+    pub approved: BTreeSet<usize>,
+    /// When it was last resumed: phases of devices begin anew then.
+    pub resumed_at: Option<Millis>,
     /// When it was made.
     pub created_at: Millis,
     /// Who made it.
@@ -157,6 +224,8 @@ impl Rollout {
             state: RolloutState::Planned,
             waived: None,
             merged_from: None,
+            approved: BTreeSet::new(),
+            resumed_at: None,
             created_at: now,
             actor: actor.to_owned(),
         }

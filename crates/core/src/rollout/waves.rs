@@ -2,12 +2,15 @@
 
 use super::gate::{self, Reading, Verdict};
 use super::machine::RolloutEffect;
-use super::state::{Rollout, RolloutState};
+use super::state::{DeviceRollout, Rollout, RolloutState};
 use crate::event::Severity;
 use crate::mutants::{self, Mutant};
 use crate::time::Millis;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+/// Devices that a reason names, so that it stays a line.
+const NAMED: usize = 3;
 
 impl Rollout {
     /// Draws the conclusions from the states of the devices and the time.
@@ -19,8 +22,14 @@ impl Rollout {
         }
         if let RolloutState::Running { wave, since } = self.state {
             self.bake(now, effects);
+            self.expire(now, effects);
             self.fill(now, wave, effects);
             self.evaluate_wave(now, wave, since, effects);
+        }
+        if let RolloutState::AwaitingApproval { wave, .. } = self.state {
+            self.bake(now, effects);
+            self.expire(now, effects);
+            self.look_back(now, wave, effects);
         }
         if let RolloutState::RollingBack { why, since } = self.state.clone() {
             self.settle(now, why, since, effects);
@@ -58,10 +67,14 @@ impl Rollout {
         self.merged_from.map_or(wave, |first| first.min(wave))..=wave
     }
 
-    /// How long this wave may take: each of those that move as one adds the time of a wave.
+    /// How long this wave may take: each of those that move as one adds the time of a wave. Waiting
+    /// for windows is no failure, up to its own bound.
     pub(super) fn time_of(&self, wave: usize) -> Duration {
         let waves = self.together(wave).count() as u64;
-        Duration::from_secs(self.plan.spec.wave_deadline_s.saturating_mul(waves))
+        let spec = &self.plan.spec;
+        let wait_s = spec.windows.as_ref().map_or(0, |windows| windows.wait_s);
+        let time_s = spec.wave_deadline_s.saturating_mul(waves);
+        Duration::from_secs(time_s.saturating_add(wait_s))
     }
 
     /// A wave in words, counted from 1.
@@ -92,26 +105,10 @@ impl Rollout {
         since: Millis,
         effects: &mut Vec<RolloutEffect>,
     ) {
-        let limit = self.time_of(wave);
-        let tolerated = match mutants::is(Mutant::IgnoreFailures) {
-            true => usize::MAX,
-            false => self.plan.spec.max_failures as usize,
-        };
-        // A device of an earlier wave may fail after it had succeeded. What was unfinished at the
-        // deadline of its wave counts against it now as it did then.
-        let lost = |wave: &usize| {
-            let (failed, open) = self.count_wave(*wave);
-            failed + open > tolerated
-        };
-        if let Some(earlier) = (0..*self.together(wave).start()).find(lost) {
-            let (failed, open) = self.count_wave(earlier);
-            let why = format!(
-                "wave {}: {failed} failed after the wave had passed, {open} unfinished, {tolerated} tolerated",
-                earlier + 1
-            );
-            self.roll_back(now, "controller", &why, effects);
+        if self.look_back(now, *self.together(wave).start(), effects) {
             return;
         }
+        let (limit, tolerated) = (self.time_of(wave), self.tolerated());
         let (failed, open) = self.count_together(wave);
         let late = now.since(since) >= limit && !mutants::is(Mutant::NoDeadline);
         // Silence counts against success: what is open at the deadline has failed.
@@ -124,14 +121,63 @@ impl Rollout {
         let lost = failed + silent;
         if lost > tolerated {
             let why = format!(
-                "{}: {failed} failed, {} unfinished at the deadline, {tolerated} tolerated",
+                "{}: {failed} failed, {} unfinished at the deadline{}, {tolerated} tolerated",
                 self.called(wave),
-                lost - failed
+                lost - failed,
+                self.unfinished(wave),
             );
             self.roll_back(now, "controller", &why, effects);
             return;
         }
         self.ask_gates(now, wave, open == 0 || late, late, effects);
+    }
+
+    /// The first few that are unfinished, and where they stand.
+    fn unfinished(&self, wave: usize) -> String {
+        let waves = self
+            .together(wave)
+            .filter_map(|wave| self.plan.waves.get(wave));
+        let states = waves.flatten().filter_map(|planned| {
+            let state = self.devices.get(&planned.device)?;
+            let open = state.is_in_flight()
+                || state.is_untouched()
+                || matches!(state, DeviceRollout::Serving { .. });
+            open.then(|| format!("{} {}", planned.device, state.word()))
+        });
+        let named: Vec<String> = states.take(NAMED).collect();
+        match named.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", named.join(", ")),
+        }
+    }
+
+    /// Failures that a wave may have.
+    fn tolerated(&self) -> usize {
+        match mutants::is(Mutant::IgnoreFailures) {
+            true => usize::MAX,
+            false => self.plan.spec.max_failures as usize,
+        }
+    }
+
+    /// Whether a wave before this one has lost too many by now, so that all go back: a device may
+    /// fail after it had succeeded. What was unfinished at the deadline of its wave counts against
+    /// it now as it did then.
+    fn look_back(&mut self, now: Millis, wave: usize, effects: &mut Vec<RolloutEffect>) -> bool {
+        let tolerated = self.tolerated();
+        let lost = |wave: &usize| {
+            let (failed, open) = self.count_wave(*wave);
+            failed + open > tolerated
+        };
+        let Some(earlier) = (0..wave).find(lost) else {
+            return false;
+        };
+        let (failed, open) = self.count_wave(earlier);
+        let why = format!(
+            "wave {}: {failed} failed after the wave had passed, {open} unfinished, {tolerated} tolerated",
+            earlier + 1
+        );
+        self.roll_back(now, "controller", &why, effects);
+        true
     }
 
     /// What the gates say of everything that has moved; nothing when there are none.
@@ -223,7 +269,7 @@ impl Rollout {
             &text,
         );
         if !last {
-            self.start_wave(now, wave + 1, effects);
+            self.reach_wave(now, wave + 1, effects);
         } else {
             self.state = RolloutState::Promoted;
             self.note(

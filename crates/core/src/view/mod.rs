@@ -10,7 +10,7 @@ mod rollout;
 
 pub use catalogue::{DeploymentDoc, JoinTokenDoc, ModelDoc, VariantDoc, VariantUse, VersionDoc};
 pub use device::{DeviceDoc, DeviceModelDoc, LearnedDoc};
-pub use rollout::{DeviceRolloutDoc, PlanDoc, RolloutDoc};
+pub use rollout::{DeviceRolloutDoc, InRolloutDoc, PlanDoc, RolloutDoc};
 
 use crate::policy::Policy;
 use crate::selection::Selection;
@@ -98,4 +98,7 @@ pub struct ExplainDoc {
     pub policy: Policy,
     /// What serves, if anything.
     pub current: Option<Serving>,
+    /// The rollout that is moving it, and where it stands there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<InRolloutDoc>,
 }

@@ -70,6 +70,34 @@ pub struct DeviceRolloutDoc {
     pub progress: DeviceRollout,
 }
 
+/// Where a device stands in the rollout that moves it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InRolloutDoc {
+    /// The rollout.
+    pub rollout: RolloutName,
+    /// Its wave, counted from 1.
+    pub wave: usize,
+    /// Where it stands.
+    pub progress: DeviceRollout,
+    /// Its time zone, where there are windows.
+    pub zone: Option<Arc<str>>,
+}
+
+impl InRolloutDoc {
+    /// Of a device that this rollout plans; nothing for others.
+    pub fn of(rollout: &Rollout, device: &DeviceName) -> Option<Self> {
+        let progress = rollout.devices.get(device)?.clone();
+        let (wave, position) = rollout.devices.place(device)?;
+        let planned = rollout.plan.waves.get(wave)?.get(position)?;
+        Some(Self {
+            rollout: rollout.plan.name.clone(),
+            wave: wave + 1,
+            progress,
+            zone: planned.zone.clone(),
+        })
+    }
+}
+
 impl RolloutDoc {
     /// The document of a rollout with these events.
     pub fn of(rollout: &Rollout, history: Vec<Event>) -> Self {

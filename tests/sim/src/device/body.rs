@@ -7,6 +7,7 @@ use sandpiper_core::policy::Labels;
 use sandpiper_core::profile::{Conditions, DeviceProfile, Power, SandboxSpeed};
 use sandpiper_core::target::{Arch, Target};
 use sandpiper_core::tensor::DType;
+use sandpiper_core::window::ZONE_LABEL;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Name, target, multiply-accumulates a second, RAM in MiB, power at rest in milliwatts.
@@ -41,6 +42,9 @@ const BOARDS: [(&str, Target, f64, u64, u64); 4] = [
     ),
 ];
 
+/// Where devices stand; the clocks of two of them are put forward and back in the year.
+const ZONES: [&str; 4] = ["Europe/Berlin", "Asia/Kolkata", "-03:00", "UTC"];
+
 /// Energy of a full battery: 37 Wh in microjoules.
 const FULL_UJ: f64 = 37.0 * 3_600.0 * 1e6;
 /// Above this the firmware holds the clock back.
@@ -61,6 +65,9 @@ pub struct Body {
     pub slowness: f64,
     site: u64,
     charging: bool,
+    zone: &'static str,
+    /// Its operator has labelled it with its zone; otherwise it says it itself.
+    labelled: bool,
 }
 
 impl Body {
@@ -76,12 +83,18 @@ impl Body {
             slowness: 1.0 + 0.2 * dice.unit(),
             site: dice.below(SITES),
             charging: false,
+            zone: *dice.pick::<&str>(&ZONES),
+            labelled: dice.chance(0.3),
         }
     }
 
     /// Its labels.
     pub fn labels(&self) -> Labels {
-        [(SITE.to_owned(), format!("s{}", self.site))].into()
+        let mut labels: Labels = [(SITE.to_owned(), format!("s{}", self.site))].into();
+        if self.labelled {
+            labels.insert(ZONE_LABEL.to_owned(), self.zone.to_owned());
+        }
+        labels
     }
 
     /// Multiply-accumulates a second, as hot as it is.
@@ -138,6 +151,7 @@ impl Body {
             cores: 4,
             ram_total_bytes: ram_mib << 20,
             dtypes: BTreeSet::new(),
+            zone: (!self.labelled).then(|| self.zone.to_owned()),
             targets: match target {
                 Target::CortexA76 => vec![Target::CortexA76, Target::CortexA53],
                 other => vec![other],

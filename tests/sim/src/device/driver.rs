@@ -2,13 +2,15 @@
 //! What fails stops the rest.
 
 use super::Device;
-use crate::check::Checks;
+use crate::check::{Checks, broken};
 use crate::disk::DiskError;
 use crate::event::Timer;
 use crate::outside::Outside;
 use sandpiper_core::digest::ArtefactRef;
-use sandpiper_core::reconcile::{DeviceEffect, DeviceEvent};
+use sandpiper_core::reconcile::{DeviceEffect, DeviceEvent, DeviceState, SlotVersion};
 use sandpiper_core::telemetry::FailureKind;
+use sandpiper_core::time::Millis;
+use sandpiper_core::window::Spans;
 
 /// Longest time until deadlines are looked at: the clock may be set.
 const LOOK_AGAIN_MS: u64 = 60_000;
@@ -29,9 +31,71 @@ impl Device {
         let Some(live) = &mut self.live else {
             return;
         };
-        live.backlog.extend(live.machine.handle(now, event));
+        // Nobody can set the clock that counts from the start of the machine.
+        live.machine.trust(live.wall.time(Millis(outside.now)));
+        let before = live.machine.state().clone();
+        let effects = live.machine.handle(now, event);
+        live.backlog.extend(effects.clone());
+        self.in_windows(&before, &effects, outside, checks);
         self.work_off(outside, checks);
         self.wait_for_due(outside);
+    }
+
+    /// Whatever it begins to fetch, and whatever it switches to, has its window open.
+    fn in_windows(
+        &self,
+        before: &DeviceState,
+        effects: &[DeviceEffect],
+        outside: &Outside,
+        checks: &mut Checks,
+    ) {
+        let Some(live) = &self.live else {
+            return;
+        };
+        let after = live.machine.state();
+        let shut = |name: &'static str, version: &SlotVersion, spans: Option<&Spans>| {
+            let open = self.is_open(spans, outside);
+            let what = || format!("{} {}", self.name, version.version());
+            if open {
+                Ok(())
+            } else {
+                Err(broken(name, what()))
+            }
+        };
+        for effect in effects {
+            let DeviceEffect::Fetch { model, .. } = effect else {
+                continue;
+            };
+            let slot = after.models.get(model);
+            if let Some(pending) = slot.and_then(|slot| slot.pending.as_ref()) {
+                let spans = pending.schedule.as_ref().and_then(|s| s.fetch.as_ref());
+                let held = shut("fetches-in-its-window", pending, spans);
+                checks.hold(outside.now, held);
+            }
+        }
+        for (model, slot) in &after.models {
+            let old = before.models.get(model);
+            let was = old.and_then(|old| old.active.as_ref()).map(|v| v.version());
+            let wanted = old
+                .and_then(|old| old.pending.as_ref())
+                .map(|v| v.version());
+            if let Some(active) = &slot.active
+                && was != Some(active.version())
+                && wanted == Some(active.version())
+            {
+                let spans = active.schedule.as_ref().and_then(|s| s.switch.as_ref());
+                checks.hold(outside.now, shut("switches-in-its-window", active, spans));
+            }
+        }
+    }
+
+    /// It was told what time it is.
+    pub(super) fn told_time(&mut self, time: Millis, outside: &mut Outside, checks: &mut Checks) {
+        if let Some(live) = &mut self.live {
+            live.wall.told(Millis(outside.now), time);
+            live.heard.push((outside.now, time));
+        }
+        self.handle(DeviceEvent::Tick, outside, checks);
     }
 
     /// Performs what is to be done, and tells of it once all of it is done.
@@ -81,6 +145,11 @@ impl Device {
                     }
                 }
             }
+            DeviceEffect::StopFetch { artefacts } => {
+                for artefact in artefacts {
+                    live.fetching.remove(&artefact.digest);
+                }
+            }
             DeviceEffect::StartRunner {
                 model,
                 version,
@@ -119,6 +188,13 @@ impl Device {
         if let Some(at) = due {
             let wait = u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX);
             let wait = wait.clamp(1_000, LOOK_AGAIN_MS);
+            let planned = self.live.as_ref().map_or(0, |live| live.looks_at);
+            if planned > outside.now && planned <= outside.now + wait {
+                return;
+            }
+            if let Some(live) = &mut self.live {
+                live.looks_at = outside.now + wait;
+            }
             outside.timer(self.number, self.boot, wait, Timer::Due);
         }
     }

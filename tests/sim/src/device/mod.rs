@@ -31,6 +31,7 @@ use sandpiper_core::reconcile::{Backlog, DeviceEvent, DeviceState, Reconciler};
 use sandpiper_core::ring::{MAX_WINDOWS, Ring};
 use sandpiper_core::telemetry::Observation;
 use sandpiper_core::time::Millis;
+use sandpiper_core::window::{Spans, Wall};
 use std::collections::BTreeSet;
 
 /// What is lost with the power.
@@ -48,6 +49,11 @@ struct Live {
     /// What was told last on this connection.
     told: Option<Observation>,
     fetching: BTreeSet<Digest>,
+    wall: Wall,
+    /// What it was told the time was, and when in the world: what its windows are held against.
+    heard: Vec<(u64, Millis)>,
+    /// When its next look at deadlines is due.
+    looks_at: u64,
     runners: Runners,
 }
 
@@ -201,6 +207,9 @@ impl Device {
             sent: 0,
             told: None,
             fetching: BTreeSet::new(),
+            wall: Wall::default(),
+            heard: Vec::new(),
+            looks_at: 0,
             runners: Runners::default(),
         });
         let (first, connect) = (self.dice.below(self.window_ms), self.dice.below(20_000));
@@ -271,6 +280,15 @@ impl Device {
             self.message(conn, message, outside, checks);
             self.check(outside, checks);
         }
+    }
+
+    /// Whether one of the times that it was told lies in these windows now.
+    fn is_open(&self, spans: Option<&Spans>, outside: &Outside) -> bool {
+        let heard = self.live.as_ref().map_or(&[][..], |live| &live.heard);
+        let mut times = heard
+            .iter()
+            .map(|(then, time)| Millis(time.0 + (outside.now - then)));
+        spans.is_none_or(|spans| times.any(|time| spans.open_until(time).is_some()))
     }
 
     /// What must hold of a device after every event that it has part in.

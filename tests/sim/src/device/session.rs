@@ -231,6 +231,7 @@ impl Device {
                     Ok(()) | Err(DiskError::Full | DiskError::Io) => self.send_windows(outside),
                 }
             }
+            Down::Clock(time) => self.told_time(time, outside, checks),
             Down::Disconnect { .. } => self.disconnected(outside),
         }
     }

@@ -81,6 +81,10 @@ pub(super) fn measure(only: &str) -> Result<Report> {
         Ok(engines) => peers.extend(engines),
         Err(error) => missing.push(format!("tract and rten were not measured: {error:#}")),
     }
+    match peer::rten_at_128_bits() {
+        Ok(engine) => peers.push(engine),
+        Err(error) => missing.push(format!("rten at 128 bits was not measured: {error:#}")),
+    }
     match peer::rten_in_wasm() {
         Ok(engine) => peers.push(engine),
         Err(error) => missing.push(format!("rten in wasm was not measured: {error:#}")),

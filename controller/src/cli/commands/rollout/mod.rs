@@ -1,9 +1,12 @@
 //! `rollout`.
 
 mod diff;
+mod file;
 mod plan;
 mod report;
 mod spec;
+
+pub(super) use report::waits;
 
 use super::{Session, connect};
 use crate::api::client::{Item, OperatorClient, Watched};
@@ -38,6 +41,9 @@ pub(super) async fn rollout(
         } => status(session, &name, watch, timeout, output).await,
         RolloutCommand::Pause { name } => steer(session, &name, SteerVerb::Pause).await,
         RolloutCommand::Resume { name } => steer(session, &name, SteerVerb::Resume).await,
+        RolloutCommand::Approve { name, because } => {
+            steer(session, &name, SteerVerb::Approve { why: because }).await
+        }
         RolloutCommand::Promote { name, full } => {
             steer(session, &name, SteerVerb::Promote { full }).await
         }
@@ -76,6 +82,7 @@ fn done(name: &RolloutName, verb: &SteerVerb) -> String {
     let what = match verb {
         SteerVerb::Pause => "paused",
         SteerVerb::Resume => "resumed",
+        SteerVerb::Approve { .. } => "goes on, its wave is approved",
         SteerVerb::Promote { full: false } => "goes on, its gates are waived",
         SteerVerb::Promote { full: true } => "goes on, all waves at once, gates are waived",
         SteerVerb::Abort => "aborting",
@@ -233,6 +240,7 @@ mod tests {
         let all = [
             SteerVerb::Pause,
             SteerVerb::Resume,
+            SteerVerb::Approve { why: None },
             SteerVerb::Promote { full: false },
             SteerVerb::Promote { full: true },
             SteerVerb::Abort,
@@ -246,6 +254,7 @@ mod tests {
         insta::assert_snapshot!(said.join("\n"), @r"
         rollout/activity-2 paused
         rollout/activity-2 resumed
+        rollout/activity-2 goes on, its wave is approved
         rollout/activity-2 goes on, its gates are waived
         rollout/activity-2 goes on, all waves at once, gates are waived
         rollout/activity-2 aborting

@@ -3,7 +3,7 @@
 use crate::cli::error::CliError;
 use crate::cli::output::{Grid, Output};
 use sandpiper_core::energy::Provenance;
-use sandpiper_core::rollout::{Change, Forecast, PlannedDevice, RolloutPlan};
+use sandpiper_core::rollout::{Change, Forecast, PlannedDevice, RolloutPlan, WaveSize};
 use sandpiper_core::view::PlanDoc;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -28,6 +28,7 @@ pub(super) fn plan(document: Value) -> Result<Output, CliError> {
         }
     }
     notes.extend(unseen(&plan));
+    notes.extend(asking(&plan));
     notes.extend(foreseen(&forecast));
     Ok(Output::Report {
         name: format!("rollout/{}", plan.name),
@@ -69,9 +70,21 @@ fn unseen(plan: &RolloutPlan) -> Option<String> {
     };
     let first = kinds(&mut plan.waves.first()?.iter());
     let all = kinds(&mut plan.waves.iter().flatten());
-    (first < all).then(|| {
-        format!("wave 1 holds {first} of {all} kinds of hardware: with {all} devices it holds each")
-    })
+    let by_labels = matches!(plan.spec.waves.first(), Some(WaveSize::Selector(_)));
+    let enough = match by_labels {
+        true => String::new(),
+        false => format!(": with {all} devices it holds each"),
+    };
+    (first < all).then(|| format!("wave 1 holds {first} of {all} kinds of hardware{enough}"))
+}
+
+/// Which waves wait for the word of an operator.
+fn asking(plan: &RolloutPlan) -> Option<String> {
+    let approval = plan.spec.approval.as_ref()?;
+    let waves = (0..plan.waves.len()).filter(|wave| approval.asks(*wave));
+    let waves: Vec<String> = waves.map(|wave| (wave + 1).to_string()).collect();
+    let (waves, who) = (waves.join(", "), approval.who());
+    Some(format!("asking for approval, of {who}: waves {waves}"))
 }
 
 fn kib(bytes: u64) -> String {
@@ -169,7 +182,8 @@ mod tests {
         };
         let text = shown(json!({
             "name": "activity-2", "model": "activity", "previous": "v1",
-            "spec": { "deployment": "activity", "version": "v2" },
+            "spec": { "deployment": "activity", "version": "v2",
+                      "approval": { "waves": "after-first" } },
             "waves": [
                 [planned("pi-1", "Pi 4, cortex-a72", json!({ "ms": 2_500, "provenance": "measured" }))],
                 [planned("pi-2", "Pi 5, cortex-a76", json!({ "ms": 4_000, "provenance": "modelled" }))],
@@ -194,6 +208,7 @@ mod tests {
         pi-9 stays out: no variant fits
           tiny: accuracy 80.00 % is below the floor of 90.00 %
         wave 1 holds 1 of 2 kinds of hardware: with 2 devices it holds each
+        asking for approval, of any operator: waves 2
         wave 1: 1 devices, 1536.0 KiB to send, from 0 s to 63 s (1 measured)
         wave 2: 1 devices, 1536.0 KiB to send, from 63 s to 130 s (1 measured)
         energy of moving: 2.4 J, modelled (1 devices), of 1 devices unknown

@@ -3,7 +3,8 @@
 use crate::api::client::Item;
 use crate::cli::columns::{instant, text};
 use crate::cli::output::{Grid, Output};
-use sandpiper_core::rollout::Reading;
+use sandpiper_core::rollout::{Approval, DeviceRollout, Reading, Wait};
+use sandpiper_core::time::Millis;
 use serde_json::Value;
 
 /// A rollout: a line per device, and where the whole stands.
@@ -18,7 +19,7 @@ pub(super) fn status(item: Item) -> Output {
             cell("/device"),
             cell("/ladder/rungs/mains"),
             cell("/progress/state").replace('_', "-"),
-            cell("/progress/message"),
+            why(device),
         ]);
     }
     let part = |path: &str| text(&document, path).unwrap_or_else(|| "-".to_owned());
@@ -34,6 +35,7 @@ pub(super) fn status(item: Item) -> Output {
         part("/failed"),
         part("/waves"),
     )];
+    notes.extend(awaited(&document));
     let gates = document.pointer("/gates").and_then(Value::as_array);
     for gate in gates.into_iter().flatten() {
         if let Ok(reading) = serde_json::from_value::<Reading>(gate.clone()) {
@@ -46,6 +48,49 @@ pub(super) fn status(item: Item) -> Output {
         table,
         notes,
     }
+}
+
+/// Why a device stands where it does, as far as there is more to say.
+fn why(device: &Value) -> String {
+    let failed = text(device, "/progress/message");
+    let progress = device.get("progress").cloned();
+    let progress = progress.and_then(|p| serde_json::from_value::<DeviceRollout>(p).ok());
+    let waits = progress.as_ref().and_then(waits);
+    failed.or(waits).unwrap_or_else(|| "-".to_owned())
+}
+
+/// What a device waits for, and until when.
+pub(in crate::cli::commands) fn waits(progress: &DeviceRollout) -> Option<String> {
+    let opens = |what: &str, until: &Option<Millis>| match until {
+        Some(until) => format!("its {what} window opens {}", instant(until.0)),
+        None => format!("no {what} window opens while it is waited for"),
+    };
+    match progress {
+        DeviceRollout::Held { until, .. } => Some(opens("download", until)),
+        DeviceRollout::Parked { wait, until, .. } => Some(match wait {
+            Wait::Download => opens("download", until),
+            Wait::Switch => format!("has all, {}", opens("switch", until)),
+            Wait::Clock => "nobody has told it the time".to_owned(),
+        }),
+        _ => None,
+    }
+}
+
+/// Whose word a rollout waits for, and since when.
+fn awaited(document: &Value) -> Option<String> {
+    let state = document.get("state")?;
+    if text(state, "/state")? != "awaiting_approval" {
+        return None;
+    }
+    let approval = document.pointer("/spec/approval").cloned();
+    let approval = approval.and_then(|a| serde_json::from_value::<Approval>(a).ok());
+    let who = approval.map_or_else(|| "any operator".to_owned(), |a| a.who());
+    let wave = state.get("wave")?.as_u64()? + 1;
+    let since = instant(state.get("since")?.as_u64()?);
+    Some(format!(
+        "wave {wave} waits since {since} until {who} approves it: sandpiper rollout approve {}",
+        text(document, "/name").unwrap_or_else(|| "NAME".to_owned())
+    ))
 }
 
 /// What happened in a rollout.
@@ -160,6 +205,69 @@ mod tests {
         2     pi-4    small    serving    -
         2     pi-5    small    waiting    -
         activity to v2 is running (1 succeeded, 0 failed, 2 waves)
+        ");
+    }
+
+    #[test]
+    fn devices_that_wait_for_their_windows() {
+        let at = 1_700_000_000_000u64;
+        let parked = |wait: &str| json!({ "state": "parked", "since": at, "wait": wait, "until": at, "worked_ms": 9 });
+        let output = status(item(document(
+            json!({ "state": "running", "wave": 0, "since": at }),
+            &[
+                (
+                    1,
+                    "pi-1",
+                    json!({ "state": "held", "since": at, "until": at }),
+                ),
+                (
+                    1,
+                    "pi-2",
+                    json!({ "state": "held", "since": at, "until": null }),
+                ),
+                (1, "pi-3", parked("download")),
+                (1, "pi-4", parked("switch")),
+                (
+                    1,
+                    "pi-5",
+                    json!({ "state": "parked", "since": at, "wait": "clock", "until": null, "worked_ms": 0 }),
+                ),
+                (
+                    1,
+                    "pi-6",
+                    json!({ "state": "switching", "since": at, "worked_ms": 9 }),
+                ),
+            ],
+        )));
+        insta::assert_snapshot!(shown(&output), @r"
+        WAVE  DEVICE  VARIANT  PROGRESS   WHY
+        1     pi-1    small    held       its download window opens 2023-11-14T22:13:20Z
+        1     pi-2    small    held       no download window opens while it is waited for
+        1     pi-3    small    parked     its download window opens 2023-11-14T22:13:20Z
+        1     pi-4    small    parked     has all, its switch window opens 2023-11-14T22:13:20Z
+        1     pi-5    small    parked     nobody has told it the time
+        1     pi-6    small    switching  -
+        activity to v2 is running (0 succeeded, 0 failed, 2 waves)
+        ");
+    }
+
+    #[test]
+    fn a_rollout_that_waits_for_an_operator() {
+        let mut waits = document(
+            json!({ "state": "awaiting_approval", "wave": 1, "since": 1_700_000_000_000u64 }),
+            &[
+                (1, "pi-1", json!({ "state": "succeeded" })),
+                (2, "pi-2", json!({ "state": "waiting" })),
+            ],
+        );
+        waits["name"] = json!("activity-2");
+        waits["spec"] = json!({ "approval": { "waves": "after-first", "by": ["anna", "bert"] } });
+        insta::assert_snapshot!(shown(&status(item(waits))), @r"
+        WAVE  DEVICE  VARIANT  PROGRESS   WHY
+        1     pi-1    small    succeeded  -
+        2     pi-2    small    waiting    -
+        activity to v2 is awaiting-approval (1 succeeded, 0 failed, 2 waves)
+        wave 2 waits since 2023-11-14T22:13:20Z until anna or bert approves it: sandpiper rollout approve activity-2
         ");
     }
 
