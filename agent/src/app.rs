@@ -135,7 +135,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let notifier = Notifier::from_env();
     if let Some(within) = notifier.within() {
         let heart = driver.heart.clone();
-        tokio::spawn(sentinel::watch(heart, fsio::system(), state_dir, within));
+        sentinel::watch(heart, fsio::system(), state_dir, within)
+            .context("cannot start the thread that watches the main loop")?;
     }
     tokio::spawn(give_back());
     driver

@@ -98,22 +98,33 @@ impl Looks {
     }
 }
 
-/// Watches a main loop that has to beat twice within `within`, on another thread than its own.
-/// Ends with the runtime.
-pub async fn watch(heart: Heart, disk: Arc<dyn Disk>, state_dir: PathBuf, within: Duration) {
-    let begun = Instant::now();
-    let mut ticks = tokio::time::interval(within / LOOKS);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut looks = Looks::default();
-    loop {
-        ticks.tick().await;
-        match looks.look(&heart) {
-            Seen::Same => {}
-            Seen::CameBack => forget(&*disk, &state_dir),
-            Seen::Hangs(None) => tracing::error!("the main loop hangs"),
-            Seen::Hangs(Some(over)) => note(&*disk, &state_dir, over, begun.elapsed()),
+/// Watches a main loop that has to beat twice within `within`, on a thread of its own: a loop that
+/// hangs may hold what tasks of the runtime wait for, and then none of them runs. Ends with the
+/// process.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn watch(
+    heart: Heart,
+    disk: Arc<dyn Disk>,
+    state_dir: PathBuf,
+    within: Duration,
+) -> io::Result<()> {
+    let work = move || {
+        let begun = Instant::now();
+        let mut looks = Looks::default();
+        loop {
+            std::thread::sleep(within / LOOKS);
+            match looks.look(&heart) {
+                Seen::Same => {}
+                Seen::CameBack => forget(&*disk, &state_dir),
+                Seen::Hangs(None) => tracing::error!("the main loop hangs"),
+                Seen::Hangs(Some(over)) => note(&*disk, &state_dir, over, begun.elapsed()),
+            }
         }
-    }
+    };
+    let thread = std::thread::Builder::new().name("sentinel".into());
+    thread.spawn(work).map(drop)
 }
 
 fn note(disk: &dyn Disk, state_dir: &Path, over: Key, lived: Duration) {
