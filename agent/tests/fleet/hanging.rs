@@ -61,7 +61,8 @@ async fn fault_34_an_agent_that_hangs_is_restarted_and_the_version_it_hangs_over
     })
     .await;
     let first = version(&setup.controller);
-    let other = format!("(local.set $n (i32.const 5)) {ADD_ONE}");
+    // Other machine code, so that giving it up is not giving up the first.
+    let other = format!("(i32.store (i32.const 4096) (i32.const 5)) {ADD_ONE}");
     let mut second = version_of(&setup.controller, "activity", &other);
     second.version = VersionName::new("v2").unwrap();
     for (generation, version) in [(1, &first), (2, &second)] {
