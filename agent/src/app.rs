@@ -1,36 +1,31 @@
 //! Builds the parts and runs them.
 
+use crate::assemble::{Kept, assemble};
 use crate::attach::Attachment;
 use crate::config::Config;
-use crate::depot::Depot;
-use crate::driver::{Driver, Guests, Handle, Input, expected};
-use crate::energy::Accountant;
-use crate::fetcher::{Fetcher, Patience};
+use crate::fetcher::Patience;
 use crate::identity::Identity;
 use crate::launch::ProcessLauncher;
+use crate::memory::Program;
 use crate::notify::Notifier;
-use crate::probe;
-use crate::serve::{router, routes::Routes};
-use crate::telemetry::Ring;
+use crate::sentinel;
+use crate::serve::router;
 use anyhow::Context;
-use sandpiper_core::ladder::Climber;
 use sandpiper_core::names::DeviceName;
 use sandpiper_core::profile::DeviceProfile;
-use sandpiper_core::reconcile::{Backlog, DeviceState, Reconciler};
-use sandpiper_core::telemetry::Observation;
-use sandpiper_core::window::Wall;
+use sandpiper_transport::fsio;
 use sandpiper_transport::token::JoinToken;
-use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
 
-/// Events that may wait for the driver; senders wait when it is full.
-const INBOX: usize = 256;
 /// More is no token, whatever is piped in.
 const MAX_TOKEN_BYTES: u64 = 16 << 10;
+/// After this time a start is over.
+const SETTLED: Duration = Duration::from_secs(10);
+/// Between two times that memory is given back.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(600);
 /// How long the network waits for models that are started from the disk.
 const LOCAL_FIRST: Duration = Duration::from_secs(1);
 
@@ -108,82 +103,57 @@ fn hand_over(state_dir: &Path) -> std::io::Result<()> {
 /// # Errors
 /// What prevents the start.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let identity = Identity::load(&config.state_dir)?;
-    let depot = Depot::open(&config.state_dir)?;
-    let mut state = depot.load_state()?.unwrap_or_else(DeviceState::default);
-    state.installation = identity.installation;
-    let ring = Ring::open(&config.state_dir.join("telemetry"), identity.installation)?;
-    let ring = Arc::new(Mutex::new(ring));
-    let mut profile = probe::profile(&config, Vec::new(), BTreeMap::new());
-    let accountant = Accountant::new(&config.roots, &profile.board, profile.cores);
-    profile.energy_sources = accountant.sources();
-    let (targets, keys) = (profile.targets.clone(), profile.runtime_keys.clone());
-    let machine = Reconciler::new(state, targets, keys, identity.name.clone());
-    let observation = Observation {
-        generation: machine.state().generation,
-        conditions: probe::conditions(&config),
-        models: machine.statuses(),
-        refused: None,
-    };
-    let (inputs, inbox) = mpsc::channel::<Input>(INBOX);
-    let (observe, observed) = watch::channel(observation);
-    let (profile, profiled) = watch::channel(profile);
-    let (give_channel, channel) = watch::channel(None);
-    let (answers, fetched) = mpsc::channel(INBOX);
-    let routes = Arc::new(Routes::default());
-    // Before the first request: what is assigned is told apart from what is unknown.
-    routes.expect(expected(&machine));
+    let kept = Kept::load(&fsio::system(), &config.state_dir)?;
+    // This very program, also after an upgrade has put another one in its place: runner and
+    // agent always speak the same protocol.
+    let launcher = Arc::new(ProcessLauncher {
+        exe: "/proc/self/exe".into(),
+        workers: config.workers,
+    });
+    let agent = assemble(config.clone(), kept, launcher, Patience::default());
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
-    let app = router(routes.clone(), config.max_body_bytes);
+    let app = router(agent.routes, config.max_body_bytes);
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let state_dir = config.state_dir;
     let attachment = Attachment {
-        identity,
-        state_dir: config.state_dir.clone(),
-        driver: Handle {
-            inputs: inputs.clone(),
-            observation: observed,
-            profile: profiled,
-        },
-        ring: ring.clone(),
-        channel: give_channel,
+        identity: agent.identity,
+        state_dir: state_dir.clone(),
+        driver: agent.handle,
+        ring: agent.ring,
+        channel: agent.channel,
         patience: Patience {
             first: Duration::from_secs(1),
             ..Patience::default()
         },
     };
-    let starts = machine.state().models.values().any(|s| s.active.is_some());
+    let driver = agent.driver;
+    let models = &driver.machine.state().models;
+    let starts = models.values().any(|s| s.active.is_some());
     tokio::spawn(attach(attachment, starts));
-    // This very program, also after an upgrade has put another one in its place: runner and
-    // agent always speak the same protocol.
-    let exe = "/proc/self/exe".into();
-    let fetcher = Fetcher::new(depot.clone(), channel, answers, Patience::default());
-    let launcher = Arc::new(ProcessLauncher {
-        exe,
-        workers: config.workers,
-    });
-    let driver = Driver {
-        config,
-        machine,
-        wall: Wall::default(),
-        backlog: Backlog::default(),
-        depot,
-        fetcher,
-        launcher,
-        routes,
-        ring,
-        accountant,
-        inputs,
-        observation: observe,
-        profile,
-        climber: Climber::default(),
-        guests: Guests::default(),
-    };
     let notifier = Notifier::from_env();
-    driver.run(inbox, fetched, notifier, stop_signal()).await;
+    if let Some(within) = notifier.within() {
+        let heart = driver.heart.clone();
+        sentinel::watch(heart, fsio::system(), state_dir, within)
+            .context("cannot start the thread that watches the main loop")?;
+    }
+    tokio::spawn(give_back());
+    driver
+        .run(agent.inbox, agent.fetched, notifier, stop_signal())
+        .await;
     server.abort();
     Ok(())
+}
+
+/// Gives back what only the start, or an installation, needed, again and again.
+async fn give_back() {
+    tokio::time::sleep(SETTLED).await;
+    let program = Program::find();
+    loop {
+        program.give_back();
+        tokio::time::sleep(GIVE_BACK_EVERY).await;
+    }
 }
 
 /// Connects. Local programs come first: models that are to serve again get a moment to start,

@@ -2,6 +2,7 @@
 
 use crate::depot::Depot;
 use crate::fetch::{FetchError, fetch};
+use crate::words::chain;
 use sandpiper_core::backoff::FullJitter;
 use sandpiper_core::digest::{ArtefactRef, Digest};
 use sandpiper_core::reconcile::DeviceEvent;
@@ -47,8 +48,17 @@ pub struct Fetcher {
     channel: watch::Receiver<Option<Channel>>,
     answers: mpsc::Sender<DeviceEvent>,
     patience: Patience,
-    running: Arc<Mutex<BTreeMap<Digest, watch::Sender<bool>>>>,
+    running: Arc<Mutex<BTreeMap<Digest, Job>>>,
     places: Arc<Semaphore>,
+}
+
+/// A download under way.
+#[derive(Debug)]
+struct Job {
+    /// Whether it is wanted still.
+    want: watch::Sender<bool>,
+    /// It was asked for again since its last attempt began: a failure of that one is an old one.
+    asked_again: bool,
 }
 
 impl Fetcher {
@@ -69,7 +79,7 @@ impl Fetcher {
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, BTreeMap<Digest, watch::Sender<bool>>> {
+    fn running(&self) -> MutexGuard<'_, BTreeMap<Digest, Job>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -77,12 +87,14 @@ impl Fetcher {
     pub fn request(&self, artefacts: Vec<ArtefactRef>) {
         for artefact in artefacts {
             let mut running = self.running();
-            if let Some(wanted) = running.get(&artefact.digest) {
-                wanted.send_replace(true);
+            if let Some(job) = running.get_mut(&artefact.digest) {
+                job.want.send_replace(true);
+                job.asked_again = true;
                 continue;
             }
             let (want, wanted) = watch::channel(true);
-            running.insert(artefact.digest, want);
+            let asked_again = false;
+            running.insert(artefact.digest, Job { want, asked_again });
             tokio::spawn(self.clone().work(artefact, wanted));
         }
     }
@@ -95,15 +107,17 @@ impl Fetcher {
     /// Lets these downloads end where they are, until they are asked for again.
     pub fn stop(&self, artefacts: &[ArtefactRef]) {
         let running = self.running();
-        for wanted in artefacts.iter().filter_map(|a| running.get(&a.digest)) {
-            wanted.send_replace(false);
+        for job in artefacts.iter().filter_map(|a| running.get(&a.digest)) {
+            job.want.send_replace(false);
         }
     }
 
     /// Lets the downloads end that are not of `live`.
     pub fn keep_only(&self, live: &BTreeSet<Digest>) {
-        for (digest, wanted) in self.running().iter() {
-            wanted.send_if_modified(|w| std::mem::replace(w, live.contains(digest)) != *w);
+        for (digest, job) in self.running().iter() {
+            let wanted = live.contains(digest);
+            job.want
+                .send_if_modified(|w| std::mem::replace(w, wanted) != wanted);
         }
     }
 
@@ -114,7 +128,14 @@ impl Fetcher {
             // Wanted again in the meantime: nobody else starts it while it has its entry. Without
             // a sender of channels the agent stops.
             let stops = self.channel.has_changed().is_err();
-            if answer.is_none() && *wanted.borrow() && !stops {
+            let job = running.get_mut(&artefact.digest);
+            let again = job.is_some_and(|job| std::mem::take(&mut job.asked_again));
+            let old = match answer {
+                None => true,
+                Some(DeviceEvent::FetchFailed { .. }) => again,
+                Some(_) => false,
+            };
+            if old && *wanted.borrow() && !stops {
                 continue;
             }
             running.remove(&artefact.digest);
@@ -151,7 +172,7 @@ impl Fetcher {
                 backoff = patience();
             }
             let wait = backoff.after_failure(rand::random());
-            tracing::info!(artefact = %artefact.digest.short(), ?wait, "a fetch is resumed: {error}");
+            tracing::info!(artefact = %artefact.digest.short(), ?wait, "a fetch is resumed: {}", chain(&error));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = unwanted(wanted) => return None,
@@ -192,6 +213,6 @@ fn failed(artefact: ArtefactRef, kind: FailureKind, error: &FetchError) -> Devic
     DeviceEvent::FetchFailed {
         artefact,
         kind,
-        message: error.to_string(),
+        message: chain(error),
     }
 }

@@ -9,7 +9,7 @@ use sandpiper_proto::v1;
 use sandpiper_proto::v1::device_service_client::DeviceServiceClient;
 use sandpiper_proto::v1::enrolment_client::EnrolmentClient;
 use sandpiper_transport::client::{self, ClientIdentity, ClientTls, Clock, ConnectError};
-use sandpiper_transport::fsio::{self, FsError};
+use sandpiper_transport::fsio::{self, Disk, FsError};
 use sandpiper_transport::pki::{self, KeyPair, PkiError, Validity};
 use sandpiper_transport::signing::VerifyingKeys;
 use sandpiper_transport::token::JoinToken;
@@ -85,8 +85,16 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::NotJoined`], [`IdentityError::File`].
     pub fn load(state_dir: &Path) -> Result<Self, IdentityError> {
+        Self::load_on(&fsio::SystemDisk, state_dir)
+    }
+
+    /// [`Identity::load`] from any disk.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotJoined`], [`IdentityError::File`].
+    pub fn load_on(disk: &dyn Disk, state_dir: &Path) -> Result<Self, IdentityError> {
         let path = path(state_dir);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match fsio::read(disk, &path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Err(IdentityError::NotJoined);
@@ -104,13 +112,17 @@ impl Identity {
         })
     }
 
-    fn save(&self, state_dir: &Path) -> Result<(), IdentityError> {
+    /// Writes the identity so that a power cut leaves the old or this one.
+    ///
+    /// # Errors
+    /// [`IdentityError::Write`], [`IdentityError::File`].
+    pub fn save_on(&self, disk: &dyn Disk, state_dir: &Path) -> Result<(), IdentityError> {
         let path = path(state_dir);
         let bytes = serde_json::to_vec(self).map_err(|e| IdentityError::File {
             path: path.clone(),
             why: e.to_string(),
         })?;
-        Ok(fsio::write_atomic(&path, &bytes, 0o600)?)
+        Ok(fsio::write_atomic_on(disk, &path, &bytes, 0o600)?)
     }
 
     /// Joins a fleet: finds the controller by the token's pin, makes a key, and trades token and
@@ -162,7 +174,7 @@ impl Identity {
             assignment_key: credentials.assignment_key,
             publisher_keys: credentials.publisher_keys,
         };
-        identity.save(state_dir)?;
+        identity.save_on(&fsio::SystemDisk, state_dir)?;
         Ok(identity)
     }
 
@@ -211,7 +223,7 @@ impl Identity {
         next.chain_pem = pki::chain_to_pem(&new.chain_der);
         next.assignment_key = new.assignment_key;
         next.publisher_keys = new.publisher_keys;
-        next.save(state_dir)?;
+        next.save_on(&fsio::SystemDisk, state_dir)?;
         *self = next;
         Ok(())
     }

@@ -3,20 +3,24 @@
 use clap::Parser;
 use sandpiper_agent::cli::{Cli, Command};
 use sandpiper_agent::config::Config;
-use sandpiper_agent::{app, runner, status};
+use sandpiper_agent::{app, clock, memory, runner, status};
 use std::io::Write;
 use std::process::ExitCode;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
 
 fn main() -> ExitCode {
+    memory::one_pool();
     let cli = Cli::parse();
     if matches!(cli.command, Command::Runner) {
         return runner::child::main();
     }
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+    let wanted = std::env::var("RUST_LOG").ok();
+    let filter = wanted.and_then(|text| text.parse::<Targets>().ok());
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry()
+        .with(log.with_filter(filter))
         .init();
     let mut err = std::io::stderr();
     let config = match Config::load(&cli.config) {
@@ -27,6 +31,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(emulated) = &config.emulate {
+        clock::set_wrong_by(emulated.clock_offset_s);
+    }
     match work(cli.command, config) {
         Ok(text) => {
             let _ = std::io::stdout().write_all(text.as_bytes());

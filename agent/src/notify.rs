@@ -60,6 +60,11 @@ impl Notifier {
         self.send("STOPPING=1");
     }
 
+    /// The time after which the manager takes a silent agent for dead, if it watches.
+    pub fn within(&self) -> Option<Duration> {
+        self.watchdog.as_ref().map(|interval| 2 * interval.period())
+    }
+
     /// Resolves when the manager should hear from the main loop; never without a watchdog.
     pub async fn due(&mut self) {
         match &mut self.watchdog {

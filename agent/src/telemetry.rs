@@ -3,8 +3,9 @@
 
 use sandpiper_core::ring::{self, RingStore};
 use sandpiper_core::telemetry::TelemetryWindow;
-use sandpiper_transport::fsio::{self, FsError};
+use sandpiper_transport::fsio::{self, Disk, FsError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Why the ring cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -27,11 +28,14 @@ pub enum RingError {
 
 /// The files of the ring, one for each window, named by sequence.
 #[derive(Debug)]
-struct Files(PathBuf);
+struct Files {
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+}
 
 impl Files {
     fn of(&self, sequence: u64) -> PathBuf {
-        self.0.join(format!("{sequence:020}.json"))
+        self.dir.join(format!("{sequence:020}.json"))
     }
 }
 
@@ -39,26 +43,24 @@ impl RingStore for Files {
     type Error = RingError;
 
     fn keep_next(&mut self, next: u64) -> Result<(), RingError> {
-        let path = self.0.join("next");
-        Ok(fsio::write_atomic(
+        let (path, text) = (self.dir.join("next"), next.to_string());
+        Ok(fsio::write_atomic_on(
+            &*self.disk,
             &path,
-            next.to_string().as_bytes(),
+            text.as_bytes(),
             0o600,
         )?)
     }
 
     fn keep(&mut self, window: &TelemetryWindow) -> Result<(), RingError> {
         let bytes = serde_json::to_vec(window).map_err(|e| RingError::Encode(e.to_string()))?;
-        Ok(fsio::write_atomic(
-            &self.of(window.sequence),
-            &bytes,
-            0o600,
-        )?)
+        let path = self.of(window.sequence);
+        Ok(fsio::write_atomic_on(&*self.disk, &path, &bytes, 0o600)?)
     }
 
     fn forget(&mut self, sequence: u64) -> Result<(), RingError> {
         let path = self.of(sequence);
-        match std::fs::remove_file(&path) {
+        match self.disk.remove(&path) {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(RingError::Io { path, source }),
@@ -74,29 +76,43 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Opens the ring of an installation. Files that do not parse are deleted and counted lost.
+    /// Opens the ring of an installation on this machine. Files that do not parse are deleted and
+    /// counted lost.
     ///
     /// # Errors
-    /// [`RingError::Io`].
+    /// [`RingError`].
     pub fn open(dir: &Path, boot: u64) -> Result<Self, RingError> {
-        Self::with_capacity(dir, boot, ring::MAX_WINDOWS)
+        Self::open_on(fsio::system(), dir, boot)
     }
 
-    fn with_capacity(dir: &Path, boot: u64, capacity: usize) -> Result<Self, RingError> {
+    /// [`Ring::open`] on any disk.
+    ///
+    /// # Errors
+    /// [`RingError`].
+    pub fn open_on(disk: Arc<dyn Disk>, dir: &Path, boot: u64) -> Result<Self, RingError> {
+        Self::with_capacity(disk, dir, boot, ring::MAX_WINDOWS)
+    }
+
+    fn with_capacity(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        boot: u64,
+        capacity: usize,
+    ) -> Result<Self, RingError> {
         let io = |source| RingError::Io {
             path: dir.to_owned(),
             source,
         };
-        std::fs::create_dir_all(dir).map_err(io)?;
-        let next = std::fs::read_to_string(dir.join("next"));
-        let next = next.ok().and_then(|text| text.trim().parse().ok());
+        fsio::make_dir(&*disk, dir)?;
+        let next = fsio::read(&*disk, &dir.join("next")).ok();
+        let next = next.and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse().ok());
         let (mut windows, mut lost) = (Vec::new(), 0);
-        for entry in std::fs::read_dir(dir).map_err(io)? {
-            let path = entry.map_err(io)?.path();
+        for name in disk.list(dir).map_err(io)? {
+            let path = dir.join(name);
             if path.extension().is_none_or(|e| e != "json") {
                 continue;
             }
-            let parsed = std::fs::read(&path)
+            let parsed = fsio::read(&*disk, &path)
                 .ok()
                 .and_then(|bytes| serde_json::from_slice::<TelemetryWindow>(&bytes).ok());
             match parsed {
@@ -104,12 +120,15 @@ impl Ring {
                 _ => {
                     lost += 1;
                     tracing::warn!(path = %path.display(), "a telemetry window is damaged or foreign and is dropped");
-                    std::fs::remove_file(&path).map_err(io)?;
+                    disk.remove(&path).map_err(io)?;
                 }
             }
         }
         Ok(Self {
-            files: Files(dir.to_owned()),
+            files: Files {
+                dir: dir.to_owned(),
+                disk,
+            },
             ring: ring::Ring::restored(boot, next.unwrap_or(1), windows, lost, capacity),
         })
     }
@@ -190,7 +209,7 @@ mod tests {
     #[test]
     fn is_bounded_and_counts_what_it_loses() {
         let dir = tempfile::tempdir().unwrap();
-        let mut ring = Ring::with_capacity(dir.path(), 1, 3).unwrap();
+        let mut ring = Ring::with_capacity(fsio::system(), dir.path(), 1, 3).unwrap();
         for _ in 0..5 {
             ring.push(window()).unwrap();
         }

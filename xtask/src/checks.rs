@@ -46,6 +46,10 @@ const CHECKS: &[Check] = &[
         run: model,
     },
     Check {
+        name: "cuts",
+        run: cuts,
+    },
+    Check {
         name: "conformance",
         run: conformance,
     },
@@ -165,6 +169,10 @@ fn sim_mutants() -> Outcome {
 
 fn model() -> Outcome {
     outcome(&mut crate::model::tests(false))
+}
+
+fn cuts() -> Outcome {
+    outcome(&mut crate::cuts::program())
 }
 
 fn conformance() -> Outcome {

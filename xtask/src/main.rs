@@ -4,6 +4,7 @@ mod asm;
 mod bench;
 mod checks;
 mod conformance;
+mod cuts;
 mod demo;
 mod dist;
 mod fuzz;
@@ -44,6 +45,8 @@ enum Command {
     Sim(sim::Args),
     /// Visit every state of a small fleet, and hold the core against a small model of a rollout.
     Model(model::Args),
+    /// Power cuts at every point of what a device lives through, with everything that may be lost.
+    Cuts,
     /// Random networks against ONNX Runtime, and damaged files.
     Fuzz(fuzz::Args),
     /// Static programs, packages and a container image, in `target/dist`.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Conformance(args) => conformance::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Model(args) => model::run(&args),
+        Command::Cuts => cuts::run(),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::Pi(args) => pi::run(&args),

@@ -80,6 +80,8 @@ pub struct Emulate {
     pub cpu_features: Option<BTreeSet<String>>,
     /// Arithmetic types allowed.
     pub dtypes: Option<BTreeSet<DType>>,
+    /// Seconds by which the clock is wrong, for a board that has none.
+    pub clock_offset_s: i64,
 }
 
 /// Why a configuration cannot be used.
@@ -286,6 +288,7 @@ fn check_emulate(raw: RawEmulate, mistakes: &mut Vec<String>) -> Emulate {
         cores,
         cpu_features: raw.cpu_features,
         dtypes,
+        clock_offset_s: raw.clock_offset_s.unwrap_or(0),
     }
 }
 

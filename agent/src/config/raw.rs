@@ -44,6 +44,7 @@ pub(super) struct RawEmulate {
     pub(super) cores: Option<i64>,
     pub(super) cpu_features: Option<BTreeSet<String>>,
     pub(super) dtypes: Option<Vec<String>>,
+    pub(super) clock_offset_s: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

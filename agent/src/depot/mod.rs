@@ -11,12 +11,11 @@
 use sandpiper_core::chunks::{CHUNK_BYTES, ChunkTree, chunk_count};
 use sandpiper_core::digest::{ArtefactRef, Digest};
 use sandpiper_core::reconcile::DeviceState;
-use sandpiper_transport::fsio::{self, FsError};
+use sandpiper_transport::fsio::{self, Disk, DiskFile, FsError, How};
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Free space left on the disk when an artefact is reserved, for the system to live.
 const RESERVE_BYTES: u64 = 16 << 20;
@@ -64,12 +63,13 @@ pub enum DepotError {
 #[derive(Debug, Clone)]
 pub struct Depot {
     root: PathBuf,
+    disk: Arc<dyn Disk>,
 }
 
 /// A download under way.
 #[derive(Debug)]
 pub struct Partial {
-    file: File,
+    file: Box<dyn DiskFile>,
     path: PathBuf,
     tree: ChunkTree,
     /// Whether each chunk is on the disk and verified.
@@ -82,17 +82,25 @@ fn io_at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DepotErro
 }
 
 impl Depot {
-    /// Opens a state directory, creating what is missing.
+    /// Opens a state directory of this machine, creating what is missing.
     ///
     /// # Errors
-    /// [`DepotError::Io`].
+    /// [`DepotError::Write`].
     pub fn open(root: &Path) -> Result<Self, DepotError> {
+        Self::open_on(fsio::system(), root)
+    }
+
+    /// Opens a state directory on any disk, creating what is missing.
+    ///
+    /// # Errors
+    /// [`DepotError::Write`].
+    pub fn open_on(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, DepotError> {
         for dir in ["artefacts", "partial"] {
-            let dir = root.join(dir);
-            std::fs::create_dir_all(&dir).map_err(io_at("create", &dir))?;
+            fsio::make_dir(&*disk, &root.join(dir))?;
         }
         Ok(Self {
             root: root.to_owned(),
+            disk,
         })
     }
 
@@ -117,8 +125,8 @@ impl Depot {
     /// Whether the artefact is there in full length. Its content was verified before it got its
     /// name; [`Depot::verify`] looks again.
     pub fn has(&self, artefact: ArtefactRef) -> bool {
-        let found = std::fs::metadata(self.path_of(artefact.digest));
-        found.is_ok_and(|m| m.is_file() && m.len() == artefact.size_bytes)
+        let found = self.disk.length(&self.path_of(artefact.digest));
+        found.is_ok_and(|length| length == artefact.size_bytes)
     }
 
     /// Reads the artefact and compares its digest; a damaged one is deleted so that it is
@@ -128,12 +136,24 @@ impl Depot {
     /// [`DepotError::Corrupt`], [`DepotError::Io`].
     pub fn verify(&self, artefact: ArtefactRef) -> Result<PathBuf, DepotError> {
         let path = self.path_of(artefact.digest);
-        let file = File::open(&path).map_err(io_at("open", &path))?;
-        if digest_of(&file, &path)? != artefact {
-            std::fs::remove_file(&path).map_err(io_at("delete", &path))?;
+        let opened = self.disk.open(&path, How::Read);
+        let file = opened.map_err(io_at("open", &path))?;
+        if digest_of(&*file, &path)? != artefact {
+            drop(file);
+            let removed = self.disk.remove(&path);
+            removed.map_err(io_at("delete", &path))?;
             return Err(DepotError::Corrupt(artefact.digest));
         }
         Ok(path)
+    }
+
+    /// The bytes of a small artefact, which were [verified](Self::verify) just now.
+    ///
+    /// # Errors
+    /// [`DepotError::Io`].
+    pub fn read(&self, artefact: ArtefactRef) -> Result<Vec<u8>, DepotError> {
+        let path = self.path_of(artefact.digest);
+        fsio::read(&*self.disk, &path).map_err(io_at("read", &path))
     }
 
     /// Goes on with a download that was cut, if its chunk tree is on the disk. Reads and verifies
@@ -142,7 +162,7 @@ impl Depot {
     /// # Errors
     /// [`DepotError`].
     pub fn resume(&self, artefact: ArtefactRef) -> Result<Option<Partial>, DepotError> {
-        let Ok(bytes) = std::fs::read(self.tree_path(artefact.digest)) else {
+        let Ok(bytes) = fsio::read(&*self.disk, &self.tree_path(artefact.digest)) else {
             return Ok(None); // Never begun, or its tree is lost: it is sent again.
         };
         let (values, rest) = bytes.as_chunks::<32>();
@@ -160,20 +180,22 @@ impl Depot {
     pub fn begin(&self, tree: ChunkTree) -> Result<Partial, DepotError> {
         let digest = tree.artefact().digest;
         self.check_room(tree.artefact())?;
-        fsio::write_atomic(&self.tree_path(digest), &tree.values().concat(), 0o600)?;
+        let (path, values) = (self.tree_path(digest), tree.values().concat());
+        fsio::write_atomic_on(&*self.disk, &path, &values, 0o600)?;
         self.open_partial(tree)
     }
 
     /// Length of the partial file of an artefact, 0 without one: it grows as chunks arrive.
     pub fn partial_bytes(&self, artefact: ArtefactRef) -> u64 {
-        std::fs::metadata(self.partial_path(artefact.digest)).map_or(0, |m| m.len())
+        let length = self.disk.length(&self.partial_path(artefact.digest));
+        length.unwrap_or(0)
     }
 
     fn check_room(&self, artefact: ArtefactRef) -> Result<(), DepotError> {
         let need = artefact
             .size_bytes
             .saturating_sub(self.partial_bytes(artefact));
-        let free = free_bytes(&self.root);
+        let free = self.disk.free_bytes(&self.root);
         if free < need.saturating_add(RESERVE_BYTES) {
             return Err(DepotError::Full { need, free });
         }
@@ -184,9 +206,8 @@ impl Depot {
         let artefact = tree.artefact();
         self.check_room(artefact)?;
         let path = self.partial_path(artefact.digest);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(&path).map_err(io_at("open", &path))?;
+        let opened = self.disk.open(&path, How::Resume);
+        let file = opened.map_err(io_at("open", &path))?;
         let mut partial = Partial {
             have: vec![false; chunk_count(artefact.size_bytes)],
             file,
@@ -197,39 +218,44 @@ impl Depot {
         Ok(partial)
     }
 
-    /// Makes a complete download an artefact: fdatasync, verify the whole, rename, fsync of the
+    /// Makes a complete download an artefact: sync, verify the whole, rename, sync of the
     /// directory. To be called on a thread that may block; holds one chunk in memory.
     ///
     /// # Errors
-    /// [`DepotError`]; the partial file is dropped when it cannot be synced or is not what its
-    /// name says.
+    /// [`DepotError`]; what was downloaded is dropped when it cannot be synced, is not what its name
+    /// says, or did not get its name durably: after a failed sync nobody knows what is on the disk.
     pub fn commit(&self, partial: Partial) -> Result<PathBuf, DepotError> {
         let artefact = partial.tree.artefact();
-        let synced = partial
-            .file
-            .sync_data()
-            .map_err(io_at("sync", &partial.path));
-        if let Err(error) = synced {
-            self.drop_partial(artefact.digest);
-            return Err(error);
+        let path = self.path_of(artefact.digest);
+        let named = self.name_durably(&partial, &path);
+        drop(partial);
+        if named.is_err() {
+            self.drop_file(&path);
         }
-        if digest_of(&partial.file, &partial.path)? != artefact {
-            self.drop_partial(artefact.digest);
+        self.drop_partial(artefact.digest);
+        named.map(|()| path)
+    }
+
+    fn name_durably(&self, partial: &Partial, path: &Path) -> Result<(), DepotError> {
+        let artefact = partial.tree.artefact();
+        let synced = partial.file.sync();
+        synced.map_err(io_at("sync", &partial.path))?;
+        if digest_of(&*partial.file, &partial.path)? != artefact {
             return Err(DepotError::Corrupt(artefact.digest));
         }
-        let path = self.path_of(artefact.digest);
-        fsio::rename(&partial.path, &path)?;
-        self.drop_partial(artefact.digest);
-        Ok(path)
+        Ok(fsio::rename_on(&*self.disk, &partial.path, path)?)
     }
 
     fn drop_partial(&self, digest: Digest) {
-        for path in [self.partial_path(digest), self.tree_path(digest)] {
-            if let Err(error) = std::fs::remove_file(&path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %path.display(), %error, "a partial file stays behind");
-            }
+        self.drop_file(&self.partial_path(digest));
+        self.drop_file(&self.tree_path(digest));
+    }
+
+    fn drop_file(&self, path: &Path) {
+        if let Err(error) = self.disk.remove(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "a file of a download stays behind");
         }
     }
 
@@ -242,14 +268,12 @@ impl Depot {
         let mut deleted = 0;
         for dir in ["artefacts", "partial"] {
             let dir = self.root.join(dir);
-            for entry in std::fs::read_dir(&dir).map_err(io_at("list", &dir))? {
-                let entry = entry.map_err(io_at("list", &dir))?;
-                let name = entry.file_name().to_string_lossy().into_owned();
-                if digest_in(&name).is_some_and(|d| keep.contains(&d)) {
+            for name in self.disk.list(&dir).map_err(io_at("list", &dir))? {
+                if digest_in(&name.to_string_lossy()).is_some_and(|d| keep.contains(&d)) {
                     continue;
                 }
-                let path = entry.path();
-                match std::fs::remove_file(&path) {
+                let path = dir.join(name);
+                match self.disk.remove(&path) {
                     Ok(()) => deleted += 1,
                     // A temporary file got its name in the meantime.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -270,7 +294,7 @@ impl Depot {
     /// [`DepotError`] when there is one that cannot be read.
     pub fn load_state(&self) -> Result<Option<DeviceState>, DepotError> {
         let path = self.state_path();
-        let bytes = match std::fs::read(&path) {
+        let bytes = match fsio::read(&*self.disk, &path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(io_at("read", &path)(e)),
@@ -292,27 +316,26 @@ impl Depot {
             path: path.clone(),
             why: e.to_string(),
         })?;
-        Ok(fsio::write_atomic(&path, &bytes, 0o600)?)
+        Ok(fsio::write_atomic_on(&*self.disk, &path, &bytes, 0o600)?)
     }
 }
 
 impl Partial {
     /// Verifies every chunk that is on the disk in full length.
     fn look(&mut self) -> Result<(), DepotError> {
-        let metadata = self.file.metadata().map_err(io_at("read", &self.path))?;
-        let whole = metadata.len() >= self.tree.artefact().size_bytes;
+        let length = self.file.length().map_err(io_at("read", &self.path))?;
+        let whole = length >= self.tree.artefact().size_bytes;
         let mut buffer = vec![0; CHUNK_BYTES];
         for (index, have) in self.have.iter_mut().enumerate() {
             let start = offset(index);
             let chunk = &mut buffer[..self.tree.chunk_len(index)];
             // What a cut or torn write left behind ends before the chunk does.
-            if !whole && start + chunk.len() as u64 > metadata.len() {
+            if !whole && start + chunk.len() as u64 > length {
                 break;
             }
-            self.file
-                .read_exact_at(chunk, start)
-                .map_err(io_at("read", &self.path))?;
-            *have = self.tree.verify(index, chunk).is_ok();
+            let read = read_at(&*self.file, chunk, start);
+            let read = read.map_err(io_at("read", &self.path))?;
+            *have = read == chunk.len() && self.tree.verify(index, chunk).is_ok();
         }
         Ok(())
     }
@@ -365,19 +388,30 @@ fn digest_in(name: &str) -> Option<Digest> {
     name.split('.').next()?.parse().ok()
 }
 
+/// Reads as much as there is, up to the length of the buffer.
+fn read_at(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut at = 0;
+    while at < buffer.len() {
+        match file.read_at(&mut buffer[at..], offset + at as u64)? {
+            0 => break,
+            n => at += n,
+        }
+    }
+    Ok(at)
+}
+
 /// Digest and length of a file, reading one chunk at a time.
-fn digest_of(mut file: &File, path: &Path) -> Result<ArtefactRef, DepotError> {
-    io::Seek::rewind(&mut file).map_err(io_at("rewind", path))?;
+fn digest_of(file: &dyn DiskFile, path: &Path) -> Result<ArtefactRef, DepotError> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut size_bytes = 0;
     loop {
-        let n = file.read(&mut buffer).map_err(io_at("read", path))?;
-        if n == 0 {
-            break;
-        }
+        let n = read_at(file, &mut buffer, size_bytes).map_err(io_at("read", path))?;
         size_bytes += n as u64;
         hasher.update(&buffer[..n]);
+        if n < buffer.len() {
+            break;
+        }
     }
     let digest = Digest::from_bytes(*hasher.finalize().as_bytes());
     Ok(ArtefactRef { digest, size_bytes })
@@ -385,7 +419,7 @@ fn digest_of(mut file: &File, path: &Path) -> Result<ArtefactRef, DepotError> {
 
 /// Bytes free for unprivileged programs on the disk that holds `path`; 0 when unknown.
 pub fn free_bytes(path: &Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize))
+    fsio::SystemDisk.free_bytes(path)
 }
 
 #[cfg(test)]

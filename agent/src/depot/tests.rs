@@ -39,7 +39,7 @@ fn a_cut_download_goes_on_after_its_last_whole_chunk() {
     partial.put(2, chunk(&bytes, 2)).unwrap();
     drop(partial);
     // Power is cut: the last chunk has its length but not its content.
-    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(bytes.len() as u64).unwrap();
     let mut partial = depot.resume(reference).unwrap().unwrap();
     assert_eq!((partial.first_missing(), partial.is_complete()), (3, false));

@@ -30,7 +30,7 @@ pub struct Guests {
     last_ticket: Ticket,
 }
 
-fn key_of(by: &ServedBy) -> Key {
+pub(super) fn key_of(by: &ServedBy) -> Key {
     (by.model.clone(), by.version.clone(), by.variant.clone())
 }
 

@@ -16,9 +16,11 @@ use crate::fetcher::Fetcher;
 use crate::guest::Launcher;
 use crate::notify::Notifier;
 use crate::probe;
+use crate::sentinel::Heart;
 use crate::serve::routes::{Routes, Served};
 use crate::tally::{ServedBy, Tally};
 use crate::telemetry::Ring;
+use crate::words::chain;
 use pace::Pace;
 use sandpiper_core::ladder::Climber;
 use sandpiper_core::profile::DeviceProfile;
@@ -95,6 +97,12 @@ pub struct Driver {
     pub climber: Climber,
     /// Guests, and starts that have not ended.
     pub guests: Guests,
+    /// That the disk fails is being told.
+    pub disk_fails: bool,
+    /// Says what this is busy with, for the case that it hangs.
+    pub heart: Heart,
+    /// What the agent before this one hung over.
+    pub hung: Option<DeviceEvent>,
 }
 
 impl Driver {
@@ -108,6 +116,9 @@ impl Driver {
         stop: impl Future<Output = ()>,
     ) {
         tokio::pin!(stop);
+        if let Some(hung) = self.hung.take() {
+            self.handle(hung);
+        }
         self.look();
         self.handle(DeviceEvent::Tick);
         notifier.ready();
@@ -142,7 +153,10 @@ impl Driver {
                     pace.read(now, activity);
                 }
                 () = tokio::time::sleep(due) => self.handle_due(),
-                () = notifier.due() => notifier.alive(),
+                () = notifier.due() => {
+                    self.heart.beat();
+                    notifier.alive();
+                }
             }
         }
         notifier.stopping();
@@ -187,7 +201,10 @@ impl Driver {
                 self.wall.told(counted, time);
                 self.handle(DeviceEvent::Tick);
             }
-            Input::Refused(why) => self.refused(Some(why)),
+            Input::Refused(why) => {
+                self.disk_fails = false;
+                self.refused(Some(why));
+            }
             Input::Started(key, ticket, result) => self.started(key, ticket, result),
             Input::Died(served, why) => self.died(&served, why),
         }
@@ -216,20 +233,29 @@ impl Driver {
 
     fn handle(&mut self, event: DeviceEvent) {
         self.machine.trust(self.wall.time(clock::counted()));
+        self.heart.busy(runner_of(&event));
         self.backlog
             .extend(self.machine.handle(clock::now(), event));
         self.work_off();
+        self.heart.busy(None);
     }
 
     /// Performs what is to be done, and tells of it once all of it is done.
     fn work_off(&mut self) {
         while let Some(effect) = self.backlog.take(clock::now()) {
             if let Err(error) = self.perform(effect.clone()) {
-                tracing::error!("the disk fails, it is tried again: {error}");
+                let why = chain(&error);
+                tracing::error!("the disk fails, it is tried again: {why}");
                 self.backlog.failed(clock::now(), effect);
+                // Nothing of it may be told as done; that it is not done may.
+                self.refused(Some(format!("the disk of this device fails: {why}")));
+                self.disk_fails = true;
             }
         }
         if self.backlog.is_empty() {
+            if std::mem::take(&mut self.disk_fails) {
+                self.refused(None);
+            }
             self.report();
         }
     }
@@ -264,18 +290,24 @@ impl Driver {
                 keep.extend(live);
                 // What stays behind takes room and does no harm; the next time it goes.
                 if let Err(error) = self.depot.collect(&keep) {
-                    tracing::warn!("artefacts that nobody needs stay on the disk: {error}");
+                    tracing::warn!(
+                        "artefacts that nobody needs stay on the disk: {}",
+                        chain(&error)
+                    );
                 }
             }
-            DeviceEffect::Refuse(refusal) => self.refused(Some(refusal.to_string())),
+            DeviceEffect::Refuse(refusal) => {
+                self.disk_fails = false;
+                self.refused(Some(refusal.to_string()));
+            }
         }
         Ok(())
     }
 
-    /// A refused assignment changes nothing but what is reported.
+    /// An assignment that is refused, or cannot be kept, changes nothing but what is reported.
     fn refused(&self, why: Option<String>) {
         if let Some(why) = &why {
-            tracing::error!("an assignment is refused: {why}");
+            tracing::error!("an assignment is not in force: {why}");
         }
         self.observation
             .send_if_modified(|o| std::mem::replace(&mut o.refused, why) != o.refused);
@@ -302,14 +334,20 @@ impl Driver {
     }
 
     fn fetched(&mut self, event: DeviceEvent) {
-        if let DeviceEvent::Fetched(artefact) = &event
-            && !self.depot.has(*artefact)
-        {
+        let old = match &event {
             // It was collected between its last byte and this word: nobody wanted it. Whoever
             // wants it now has asked for it since.
-            return;
+            DeviceEvent::Fetched(artefact) => !self.depot.has(*artefact),
+            // It was asked for again since, or is about to be, and is answered anew.
+            DeviceEvent::FetchFailed { artefact, .. } => {
+                self.backlog.will_fetch(*artefact)
+                    || self.fetcher.under_way().contains(&artefact.digest)
+            }
+            _ => false,
+        };
+        if !old {
+            self.handle(event);
         }
-        self.handle(event);
     }
 
     fn close_windows(&mut self) {
@@ -334,10 +372,36 @@ impl Driver {
                 ..served.by.clone()
             };
             let window = tally.close(&by, clock::now(), energy);
+            self.heart.busy(Some(guests::key_of(&served.by)));
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = ring.push(window) {
-                tracing::error!("a telemetry window is lost: {error}");
+                tracing::error!("a telemetry window is lost: {}", chain(&error));
             }
         }
+        self.heart.busy(None);
+    }
+}
+
+/// The runner that an event speaks of.
+fn runner_of(event: &DeviceEvent) -> Option<Key> {
+    match event {
+        DeviceEvent::RunnerReady {
+            model,
+            version,
+            variant,
+        }
+        | DeviceEvent::RunnerFailed {
+            model,
+            version,
+            variant,
+            ..
+        }
+        | DeviceEvent::RunnerDied {
+            model,
+            version,
+            variant,
+            ..
+        } => Some((model.clone(), version.clone(), variant.clone())),
+        _ => None,
     }
 }

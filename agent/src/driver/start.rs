@@ -5,6 +5,7 @@ use crate::guest::{LaunchSpec, Launcher};
 use crate::launch::self_test;
 use crate::serve::routes::Served;
 use crate::tally::ServedBy;
+use crate::words::chain;
 use sandpiper_core::digest::ArtefactRef;
 use sandpiper_core::manifest::VariantManifest;
 use sandpiper_core::telemetry::FailureKind;
@@ -51,9 +52,9 @@ impl Start {
         let guest = launched.map_err(|e| (load, e.to_string()))?;
         if self.test {
             let (kind, golden) = (FailureKind::SelfTest, self.manifest.golden);
-            let path = self.verified(golden.artefact, kind).await?;
-            let bytes = tokio::fs::read(path).await;
-            let bytes = bytes.map_err(|e| (kind, e.to_string()))?;
+            self.verified(golden.artefact, kind).await?;
+            let depot = self.depot.clone();
+            let bytes = on_disk(kind, move || depot.read(golden.artefact)).await?;
             self_test(&*guest, &self.manifest.abi, &bytes, golden.tolerance)
                 .await
                 .map_err(|why| (kind, why))?;
@@ -65,9 +66,17 @@ impl Start {
     /// Hashes the file on a thread that may block: a large one takes a slow card seconds.
     async fn verified(&self, artefact: ArtefactRef, kind: FailureKind) -> Result<PathBuf, Failed> {
         let depot = self.depot.clone();
-        match tokio::task::spawn_blocking(move || depot.verify(artefact)).await {
-            Ok(found) => found.map_err(|e: DepotError| (kind, e.to_string())),
-            Err(error) => Err((kind, format!("verifying did not finish ({error})"))),
-        }
+        on_disk(kind, move || depot.verify(artefact)).await
+    }
+}
+
+/// Runs what may wait for the disk on a thread that may block.
+async fn on_disk<T: Send + 'static>(
+    kind: FailureKind,
+    job: impl FnOnce() -> Result<T, DepotError> + Send + 'static,
+) -> Result<T, Failed> {
+    match tokio::task::spawn_blocking(job).await {
+        Ok(done) => done.map_err(|e| (kind, chain(&e))),
+        Err(error) => Err((kind, format!("a job on the disk did not finish ({error})"))),
     }
 }

@@ -5,6 +5,8 @@
 //! forbids new ones.
 
 use super::protocol::{self, Failed, Kind, Load, Ready, Refused};
+use crate::memory::Program;
+use crate::words::chain;
 use rustix::time::{ClockId, clock_gettime};
 use sandpiper_sandbox::lockdown::{self, LockSpec};
 use sandpiper_sandbox::{Crew, InferError, Limits, LoadSpec, Native, SandboxError, Weights};
@@ -56,6 +58,8 @@ fn serve() -> io::Result<ExitCode> {
         Some(Kind::Load) => serde_json::from_slice(&body)?,
         Some(other) => return Err(unexpected(other)),
     };
+    // While it may still look.
+    let program = Program::find();
     let begun = Instant::now();
     let readable: Vec<&Path> = [Some(&load.native), load.weights.as_ref()]
         .into_iter()
@@ -74,6 +78,7 @@ fn serve() -> io::Result<ExitCode> {
         }
     };
     let load_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    program.give_back();
     let lockdown = isolated.lock(&LOCK).to_map();
     output.write_all(&protocol::json(Kind::Ready, &Ready { lockdown, load_us })?)?;
     answer_all(crew, &mut input, &mut output, &mut body)
@@ -180,16 +185,4 @@ fn unexpected(kind: Kind) -> io::Error {
         io::ErrorKind::InvalidData,
         format!("unexpected frame {kind:?}"),
     )
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -34,6 +34,12 @@ pub(crate) enum Mishap {
     Damage(usize),
     /// The stream is cut before this chunk.
     Cut(usize),
+    /// The stream ends before this chunk, as if it were the end.
+    Ends(usize),
+    /// This chunk has one byte more than it should.
+    Longer(usize),
+    /// After the last chunk others follow for ever.
+    Endless,
 }
 
 /// A stream of a device.
@@ -240,10 +246,20 @@ impl DeviceService for Service {
                     parts.push(Err(Status::unavailable("cut")));
                     break;
                 }
+                Some(Mishap::Ends(at)) if at == index => break,
                 Some(Mishap::Damage(at)) if at == index => chunk[0] ^= 1,
+                Some(Mishap::Longer(at)) if at == index => chunk.push(0),
                 _ => {}
             }
             parts.push(Ok(FetchPart::Chunk(chunk.into()).into()));
+        }
+        if matches!(mishap, Some(Mishap::Endless)) {
+            let more = std::iter::repeat_with(|| {
+                let chunk = vec![7; CHUNK_BYTES];
+                Ok(FetchPart::Chunk(chunk.into()).into())
+            });
+            let parts = tokio_stream::iter(parts.into_iter().chain(more));
+            return Ok(Response::new(Box::pin(parts)));
         }
         Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
     }

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// An answer of the agent's HTTP API.
@@ -73,6 +74,33 @@ impl Device {
 
     pub(crate) fn start(&mut self) {
         self.child = Some(self.command(&["run"]).spawn().unwrap());
+    }
+
+    /// Adds to its configuration.
+    pub(crate) fn configure(&self, more: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        std::fs::write(self.config(), text + more).unwrap();
+    }
+
+    /// Where it keeps what it keeps.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// As a service manager does that watches it.
+    pub(crate) fn start_watched(&mut self, socket: &std::path::Path, within: Duration) {
+        let mut command = self.command(&["run"]);
+        command.env("NOTIFY_SOCKET", socket);
+        command.env("WATCHDOG_USEC", within.as_micros().to_string());
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    /// As a service manager does with one that says nothing any more.
+    pub(crate) fn abort(&mut self) {
+        let mut child = self.child.take().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::ABORT).unwrap();
+        child.wait().unwrap();
     }
 
     /// As a power cut does, but for the disk.

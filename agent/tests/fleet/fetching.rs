@@ -181,3 +181,56 @@ async fn collecting_garbage_spares_downloads_under_way_and_ends_the_unwanted() {
     assert_eq!(setup.answer().await, DeviceEvent::Fetched(other));
     assert_eq!(setup.fetches()[4..], [2]);
 }
+
+#[tokio::test]
+async fn fault_4_only_the_corrupt_chunk_is_fetched_again() {
+    let mut setup = Setup::new().await;
+    let bytes = blob(6);
+    let artefact = setup.controller.hold(bytes.clone());
+    // All chunks are on the disk, and one has rotted there.
+    let mut partial = setup.depot.begin(ChunkTree::of(&bytes)).unwrap();
+    for (index, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
+        partial.put(index, chunk).unwrap();
+    }
+    drop(partial);
+    let path = setup.depot.root().join("partial");
+    let path = path.join(artefact.digest.to_string());
+    let mut rotten = std::fs::read(&path).unwrap();
+    rotten[3 * CHUNK_BYTES + 100] ^= 4;
+    std::fs::write(&path, rotten).unwrap();
+    // It comes damaged once more; the second time it is right.
+    setup.controller.desk().mishaps = vec![Some(Mishap::Damage(3))];
+    setup.fetcher.request(vec![artefact]);
+    assert_eq!(setup.answer().await, DeviceEvent::Fetched(artefact));
+    assert_eq!(setup.fetches(), [3, 3]);
+    held(&setup, artefact);
+}
+
+#[tokio::test]
+async fn fault_5_a_stream_that_is_too_short_or_too_long_gives_the_signed_length() {
+    for mishap in [
+        Mishap::Ends(0),
+        Mishap::Ends(2),
+        Mishap::Longer(1),
+        Mishap::Longer(3),
+        Mishap::Endless,
+    ] {
+        let mut setup = Setup::new().await;
+        let bytes = blob(4);
+        let artefact = setup.controller.hold(bytes.clone());
+        setup.controller.desk().mishaps = vec![Some(mishap)];
+        setup.fetcher.request(vec![artefact]);
+        let mut answer = setup.answer().await;
+        if let DeviceEvent::FetchFailed { kind, message, .. } = &answer {
+            // What no chunk can be is told, and asked for again by the reconciler.
+            assert_eq!(*kind, FailureKind::Fetch);
+            assert!(message.contains("65537"), "{message}");
+            setup.fetcher.request(vec![artefact]);
+            answer = setup.answer().await;
+        }
+        assert_eq!(answer, DeviceEvent::Fetched(artefact));
+        held(&setup, artefact);
+        let path = setup.depot.path_of(artefact.digest);
+        assert_eq!(std::fs::read(path).unwrap(), bytes, "{mishap:?}");
+    }
+}

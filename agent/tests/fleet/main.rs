@@ -7,6 +7,7 @@ mod common;
 mod controller;
 mod device;
 mod fetching;
+mod hanging;
 mod hostile;
 mod serving;
 mod windows;

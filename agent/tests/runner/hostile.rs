@@ -4,6 +4,7 @@ use crate::common::{ADD_ONE, abi, abi_with_weights, infer, numbers};
 use crate::workshop::{ENDLESS, SOON, Workshop, adds_one, bounded, eventually, exists, input};
 use sandpiper_agent::runner::{End, Runner, RunnerError, RunnerSpec};
 use sandpiper_core::abi::ModuleAbi;
+use sandpiper_sandbox::COMPILER_EPOCH;
 use std::time::Duration;
 
 #[tokio::test]
@@ -73,6 +74,27 @@ async fn a_module_with_deadline_checks_is_interrupted() {
         runner.infer(1, input()).await,
         Err(RunnerError::Ended(End::Deadline))
     );
+}
+
+#[tokio::test]
+async fn fault_33_code_of_a_banned_compiler_epoch_is_not_loaded() {
+    let shop = Workshop::new();
+    let spec = shop.spec("banned", &infer(1, ADD_ONE), &bounded());
+    let mut native = std::fs::read(&spec.native).unwrap();
+    // The version of the runtime and our epoch stand in its header.
+    let mark = format!("+{COMPILER_EPOCH}").into_bytes();
+    let places: Vec<usize> = (6..native.len() - mark.len())
+        .filter(|&at| native[at..].starts_with(&mark) && native[at - 3..at].contains(&b'.'))
+        .collect();
+    assert_eq!(places.len(), 1, "the epoch is there once");
+    native[places[0] + 1] += 1;
+    std::fs::write(&spec.native, native).unwrap();
+    match Runner::spawn(spec).await {
+        Err(RunnerError::Refused { reason }) => {
+            assert!(reason.contains("incompatible version"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

@@ -29,7 +29,11 @@ fn main() {
         ),
     ] {
         let (input, output) = (spec(&input), spec(&[classes]));
-        let look = Look::new(&[input.clone()], &[output], Some(classes as usize));
+        let look = Look::new(
+            std::slice::from_ref(&input),
+            &[output],
+            Some(classes as usize),
+        );
         let mut inputs = vec![vec![0; input.size_bytes(1)]];
         let scores = (0..classes).flat_map(|c| (c as f32 / 100.0).sin().to_le_bytes());
         let outputs = vec![scores.collect::<Vec<u8>>()];

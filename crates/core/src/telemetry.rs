@@ -156,7 +156,8 @@ pub struct Observation {
     pub conditions: Conditions,
     /// Models by deployment order.
     pub models: Vec<ModelStatus>,
-    /// Why the newest assignment was refused, if it was; the one before it stays in force.
+    /// Why the newest assignment was refused or cannot be kept, if so; the one before it stays in
+    /// force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }

@@ -22,10 +22,27 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 /// Time to reach a controller, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How a connection that is dead at one end only is found.
+#[derive(Debug, Clone, Copy)]
+struct Keepalive {
+    /// Time between two pings of a connection that is silent.
+    every: Duration,
+    /// A ping unanswered this long ends the connection.
+    patience: Duration,
+}
+
 /// Load balancers cut silent connections at 60 s.
-const KEEPALIVE: Duration = Duration::from_secs(45);
-/// A ping unanswered this long ends the connection: a half-open one is found in 65 s.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+const KEEPALIVE: Keepalive = Keepalive {
+    every: Duration::from_secs(45),
+    patience: Duration::from_secs(20),
+};
+
+/// Longest time until a half-open connection is found.
+const HALF_OPEN_MOST: Duration = Duration::from_secs(65);
+const _: () = assert!(
+    KEEPALIVE.every.as_millis() + KEEPALIVE.patience.as_millis() <= HALF_OPEN_MOST.as_millis()
+);
 
 /// How far the wall clock is believed when a controller's certificate is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,20 +128,25 @@ pub fn connect_lazy(tls: &ClientTls, address: &str) -> Result<Channel, ConnectEr
 }
 
 fn prepare(tls: &ClientTls, address: &str) -> Result<(Endpoint, Connector), ConnectError> {
-    // TLS is the connector's affair, so the scheme that tonic sees is plain.
-    let endpoint = Endpoint::from_shared(format!("http://{}", checked(address)?))
-        .map_err(|_| ConnectError::Address(address.to_owned()))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .http2_max_header_list_size(8 << 10);
+    let endpoint = endpoint(address, KEEPALIVE)?;
     let tls = TlsConnector::from(client_config(tls)?);
     let connector = Connector {
         tls,
         address: address.into(),
     };
     Ok((endpoint, connector))
+}
+
+fn endpoint(address: &str, keepalive: Keepalive) -> Result<Endpoint, ConnectError> {
+    // TLS is the connector's affair, so the scheme that tonic sees is plain.
+    let endpoint = Endpoint::from_shared(format!("http://{}", checked(address)?))
+        .map_err(|_| ConnectError::Address(address.to_owned()))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(keepalive.every)
+        .keep_alive_timeout(keepalive.patience)
+        .keep_alive_while_idle(true)
+        .http2_max_header_list_size(8 << 10))
 }
 
 /// An address of a host and a port, so that one mistyped is told apart from one unreachable.
@@ -364,3 +386,6 @@ impl ServerCertVerifier for PinVerifier {
             .supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod half_open;

@@ -66,6 +66,7 @@ pub struct Device {
     binaries: Binaries,
     dir: PathBuf,
     address: String,
+    clock_offset_s: i64,
     process: Option<Process>,
 }
 
@@ -89,6 +90,7 @@ impl Device {
             binaries: binaries.clone(),
             dir,
             address,
+            clock_offset_s: 0,
             process: None,
         };
         std::fs::write(it.config(), it.toml()?)?;
@@ -110,10 +112,20 @@ impl Device {
         writeln!(text, "ram_total_bytes = {}", hw.ram_mib * MIB)?;
         writeln!(text, "ram_available_bytes = {}", hw.free_mib * MIB)?;
         writeln!(text, "cores = {}\ndtypes = {:?}", hw.cores, hw.dtypes)?;
+        writeln!(text, "clock_offset_s = {}", self.clock_offset_s)?;
         // Short, so that a test sees a window and a change of battery soon.
         writeln!(text, "[telemetry]\nwindow_s = {}", hw.window_s)?;
         writeln!(text, "[power]\npoll_s = 1")?;
         Ok(text)
+    }
+
+    /// From its next start on its clock is wrong by so many seconds.
+    ///
+    /// # Errors
+    /// When its configuration cannot be rewritten.
+    pub fn set_clock(&mut self, offset_s: i64) -> Result<()> {
+        self.clock_offset_s = offset_s;
+        Ok(std::fs::write(self.config(), self.toml()?)?)
     }
 
     /// Its configuration file.

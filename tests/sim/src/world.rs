@@ -38,6 +38,10 @@ pub struct Outcome {
     pub faults: u64,
     /// How rollouts ended.
     pub ends: BTreeMap<&'static str, u64>,
+    /// Most telemetry windows that one device kept at a time.
+    pub windows_most: usize,
+    /// Telemetry windows that gave way to newer ones.
+    pub windows_lost: u64,
     /// Digest of everything that happened: the same seed gives the same one.
     pub trace: u64,
 }
@@ -54,6 +58,7 @@ struct World<'a> {
     events: u64,
     faults: u64,
     trace: u64,
+    windows_most: usize,
 }
 
 /// What a run has left, for tests of what it came to.
@@ -97,6 +102,8 @@ pub fn play(scenario: &Scenario) -> Ended {
             events: world.events,
             faults: world.faults,
             trace: world.trace,
+            windows_most: world.windows_most,
+            windows_lost: world.windows_lost(),
             checks: world.checks.made,
             ends: world.checks.ends.clone(),
             found: world.checks.found.clone(),
@@ -125,6 +132,7 @@ impl<'a> World<'a> {
             events: 0,
             faults: 0,
             trace: 0xcbf2_9ce4_8422_2325,
+            windows_most: 0,
         };
         for step in &scenario.steps {
             if let Step::Rollout(version, quality, _) = &step.1 {
@@ -185,6 +193,11 @@ impl<'a> World<'a> {
         joined.is_some()
     }
 
+    fn windows_lost(&self) -> u64 {
+        let windows = self.devices.iter().filter_map(Device::windows);
+        windows.map(|(_, lost)| lost).sum()
+    }
+
     fn trace(&mut self, at: u64, what: &Happening) {
         // FNV-1a over times and kinds: cheap, and any difference between two runs shows.
         let kind = std::mem::discriminant(what);
@@ -219,6 +232,8 @@ impl<'a> World<'a> {
                 }
                 let (outside, checks) = (&mut self.outside, &mut self.checks);
                 self.devices[device].timer(boot, timer, outside, checks);
+                let (kept, _) = self.devices[device].windows().unwrap_or_default();
+                self.windows_most = self.windows_most.max(kept);
             }
             Happening::Power(device) => self.devices[device].power_on(outside, checks),
             Happening::ControllerLooks(start) => self.controller.look(start, outside, checks),

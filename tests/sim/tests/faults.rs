@@ -133,6 +133,7 @@ fn offered(targets: Vec<Target>, manifests: Vec<VersionManifest>, rung: &str) ->
             version: version.to_owned().try_into().unwrap(),
             ladder: Arc::new(ladder),
             latency_slo_us: None,
+            schedule: None,
         };
         Assignment {
             device: name(0),
@@ -190,7 +191,7 @@ fn fault_12_code_for_other_hardware_is_refused_before_download() {
     let Step::Rollout(_, _, spec) = rollout("v2", Quality::Good, json!({})) else {
         unreachable!("it is a rollout");
     };
-    let plan = fleet.plan_rollout(spec).unwrap();
+    let plan = fleet.plan_rollout(*spec).unwrap();
     let has_core = |name: &DeviceName| {
         let profile = fleet.devices()[name].profile.as_ref().unwrap();
         profile.targets.contains(&Target::CortexA76)

@@ -20,6 +20,9 @@ struct Row {
     unit: &'static str,
     ours: f64,
     goal: Option<f64>,
+    /// The same of another build, measured in the same run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beside: Option<f64>,
     /// Ours as a multiple of the goal: at most 1 when it is met.
     ratio: Option<f64>,
 }
@@ -56,8 +59,16 @@ impl Report {
             unit,
             ours,
             goal,
-            ratio: goal.map(|g| ours / g),
+            beside: None,
+            ratio: goal.filter(|g| *g > 0.0).map(|g| ours / g),
         });
+    }
+
+    /// Puts the figure of another build beside a row, if there is one of this name.
+    pub(super) fn beside(&mut self, what: &str, value: f64) {
+        if let Some(row) = self.rows.iter_mut().find(|r| r.what == what) {
+            row.beside = Some(value);
+        }
     }
 
     /// Adds a remark.
@@ -75,17 +86,19 @@ impl Report {
         writeln!(text, "{}; ratio: ours / goal\n", self.subject)?;
         writeln!(
             text,
-            "{:<48} {:>9} {:>9} {:>6}",
-            "what", "ours", "goal", "ratio"
+            "{:<48} {:>9} {:>9} {:>9} {:>6}",
+            "what", "beside", "ours", "goal", "ratio"
         )?;
         for r in &self.rows {
             let (goal, ratio) = match (r.goal, r.ratio) {
                 (Some(goal), Some(ratio)) => (format!("{goal:.2}"), format!("{ratio:.2}")),
-                _ => Default::default(),
+                (Some(goal), None) => (format!("{goal:.2}"), String::new()),
+                (None, _) => Default::default(),
             };
+            let beside = r.beside.map_or_else(String::new, |b| format!("{b:.2}"));
             writeln!(
                 text,
-                "{:<48} {:>9.2} {goal:>9} {ratio:>6} {}",
+                "{:<48} {beside:>9} {:>9.2} {goal:>9} {ratio:>6} {}",
                 r.what, r.ours, r.unit
             )?;
         }

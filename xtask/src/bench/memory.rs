@@ -19,6 +19,48 @@ pub(super) fn pss_bytes(pid: u32) -> Result<u64> {
     Ok(kib * 1024)
 }
 
+/// What a process has used since it was started.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Used {
+    /// Processor time of all its threads, in nanoseconds.
+    pub(super) cpu_ns: u64,
+    /// Bytes that it caused to be written to disks, as far as the kernel can tell.
+    pub(super) written_bytes: u64,
+}
+
+impl Used {
+    /// Of a process.
+    ///
+    /// # Errors
+    /// When the process is gone, or this user may not look into it.
+    pub(super) fn of(pid: u32) -> Result<Self> {
+        let mut cpu_ns = 0;
+        for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            // A thread may end meanwhile; what it used is lost, and it is little.
+            let text = std::fs::read_to_string(thread?.path().join("schedstat"));
+            let text = text.unwrap_or_default();
+            cpu_ns += text
+                .split(' ')
+                .next()
+                .and_then(|n| n.parse::<u64>().ok())
+                .unwrap_or(0);
+        }
+        let text = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
+        let line = text.lines().find_map(|l| l.strip_prefix("write_bytes: "));
+        let written = line.context("no write_bytes in /proc/PID/io")?;
+        Ok(Self {
+            cpu_ns,
+            written_bytes: written.trim().parse()?,
+        })
+    }
+
+    /// Adds what another one used.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.cpu_ns += other.cpu_ns;
+        self.written_bytes += other.written_bytes;
+    }
+}
+
 /// Ids of the processes that a process has started and that run.
 ///
 /// # Errors
@@ -59,6 +101,7 @@ mod tests {
         child.wait().unwrap();
         assert!(found.contains(&child.id()));
         assert!(pss_bytes(std::process::id()).unwrap() > 0);
+        assert!(Used::of(std::process::id()).unwrap().cpu_ns > 0);
         assert!(pss_bytes(child.id()).is_err());
     }
 }

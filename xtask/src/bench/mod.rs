@@ -45,18 +45,8 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 1_000)]
         rollouts: u64,
     },
-    /// Memory and answers of one agent against the goals.
-    Agent {
-        /// Print one JSON object.
-        #[arg(long)]
-        json: bool,
-        /// Profile of cargo that controller and agent are built with.
-        #[arg(long, default_value = "release")]
-        profile: String,
-        /// Variant of examples/activity that is served.
-        #[arg(long, default_value = "small-int8")]
-        variant: String,
-    },
+    /// Memory, answers and wear of one agent against the goals.
+    Agent(agent::Args),
 }
 
 /// Measures and prints.
@@ -93,13 +83,9 @@ fn printed(what: &Bench) -> Result<String> {
             }
         }
         Bench::Alarms { json, rollouts } => alarms::measure(*rollouts, *json),
-        Bench::Agent {
-            json,
-            profile,
-            variant,
-        } => {
-            let report = agent::measure(profile, variant)?;
-            if *json {
+        Bench::Agent(args) => {
+            let report = agent::measure(args)?;
+            if args.json {
                 Ok(serde_json::to_string_pretty(&report)?)
             } else {
                 report.text()

@@ -4,6 +4,7 @@
 //! power cut it then starts with the state before, whose files are all there still.
 
 use super::state::DeviceEffect;
+use crate::digest::ArtefactRef;
 use crate::mutants::{self, Mutant};
 use crate::time::Millis;
 use std::collections::VecDeque;
@@ -72,6 +73,16 @@ impl Backlog {
         self.effects.is_empty()
     }
 
+    /// Whether this artefact is still to be asked for: an answer that comes now is to an earlier
+    /// question.
+    pub fn will_fetch(&self, artefact: ArtefactRef) -> bool {
+        let asks = |e: &DeviceEffect| match e {
+            DeviceEffect::Fetch { artefacts, .. } => artefacts.contains(&artefact),
+            _ => false,
+        };
+        self.effects.iter().any(asks)
+    }
+
     /// When what failed is tried again.
     pub fn next_deadline(&self) -> Option<Millis> {
         self.retry_at.filter(|_| !self.is_empty())
@@ -113,6 +124,21 @@ mod tests {
         ];
         assert_eq!(done, all, "one write is enough");
         assert!(backlog.is_empty() && backlog.next_deadline().is_none());
+    }
+
+    #[test]
+    fn what_is_still_to_be_asked_for_is_known() {
+        let mut backlog = Backlog::default();
+        let [asked, other] = [b"asked", b"other"].map(|b| ArtefactRef::of(b));
+        let fetch = DeviceEffect::Fetch {
+            model: testing::model_name(),
+            version: testing::version_name("v1"),
+            artefacts: vec![asked],
+        };
+        backlog.extend(vec![DeviceEffect::Persist, fetch]);
+        assert!(backlog.will_fetch(asked) && !backlog.will_fetch(other));
+        while backlog.take(Millis(0)).is_some() {}
+        assert!(!backlog.will_fetch(asked));
     }
 
     #[test]

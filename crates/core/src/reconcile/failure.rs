@@ -11,6 +11,10 @@ use std::time::Duration;
 pub const MAX_DEATHS: usize = 3;
 /// Time within which [`MAX_DEATHS`] are counted.
 pub const DEATH_WINDOW: Duration = Duration::from_secs(60);
+/// Times in a row that the agent may hang over a version before that is a failed one.
+pub const MAX_HANGS: u32 = 3;
+/// An agent that lived longer than this before it hung begins a new row.
+pub const HANG_WINDOW: Duration = Duration::from_secs(3600);
 /// Failed fetches after which a version is given up until the next assignment.
 pub const MAX_FETCH_FAILURES: u32 = 5;
 /// Wait before the second fetch; doubles with every failure.
@@ -109,6 +113,33 @@ impl Reconciler {
         if tested || live.deaths.len() >= MAX_DEATHS {
             live.deaths.clear();
             self.condemn(turn, model, &key, FailureKind::Crash, message);
+        }
+    }
+
+    /// The agent hung over a runner. The same version gets its chances, then it is given up.
+    pub(super) fn hung(
+        &mut self,
+        turn: &mut Turn,
+        model: &ModelName,
+        key: &RunnerKey,
+        lived: Duration,
+    ) {
+        if self.held(model, &key.0).is_none() {
+            return;
+        }
+        let Some(slot) = self.state.models.get_mut(model) else {
+            return;
+        };
+        turn.dirty = true;
+        let before = match &slot.hung {
+            Some((version, times)) if *version == key.0 && lived <= HANG_WINDOW => *times,
+            _ => 0,
+        };
+        let times = before + 1;
+        slot.hung = (times < MAX_HANGS).then(|| (key.0.clone(), times));
+        if times >= MAX_HANGS {
+            let message = format!("the agent hung {times} times in a row over it");
+            self.condemn(turn, model, key, FailureKind::Crash, message);
         }
     }
 

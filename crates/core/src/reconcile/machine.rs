@@ -138,6 +138,12 @@ impl Reconciler {
                 variant,
                 message,
             } => self.died(turn, &model, (version, variant), message),
+            DeviceEvent::Hung {
+                model,
+                version,
+                variant,
+                lived,
+            } => self.hung(turn, &model, &(version, variant), lived),
             DeviceEvent::PowerState(power) => {
                 turn.report |= self.power != power;
                 self.power = power;

@@ -25,7 +25,9 @@ mod state;
 mod status;
 
 pub use backlog::{Backlog, TRY_AGAIN};
-pub use failure::{DEATH_WINDOW, FETCH_RETRY, MAX_DEATHS, MAX_FETCH_FAILURES};
+pub use failure::{
+    DEATH_WINDOW, FETCH_RETRY, HANG_WINDOW, MAX_DEATHS, MAX_FETCH_FAILURES, MAX_HANGS,
+};
 pub use machine::{PROBATION, Reconciler};
 pub use state::{
     DeviceEffect, DeviceEvent, DeviceState, FailedCode, MAX_FAILED, ModelSlot, Refusal, SlotVersion,

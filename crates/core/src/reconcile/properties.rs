@@ -14,6 +14,7 @@ use crate::testing;
 use crate::time::Millis;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 type Key = (VersionName, VariantName);
 
@@ -232,6 +233,22 @@ impl Driver {
         }
     }
 
+    /// The agent hung over what serves, and another one starts from the disk.
+    fn hang(&mut self, lived: Duration) {
+        let (version, variant) = self.routed.clone().unwrap();
+        self.machine = machine(self.disk.clone());
+        self.runners.clear();
+        self.routed = None;
+        self.send(DeviceEvent::Hung {
+            model: testing::model_name(),
+            version,
+            variant,
+            lived,
+        });
+        self.send(DeviceEvent::Tick);
+        self.make_ready();
+    }
+
     /// Loses everything volatile and starts from the disk.
     fn reboot(&mut self) {
         self.machine = machine(self.disk.clone());
@@ -333,6 +350,43 @@ fn a_crash_loop_goes_back_to_the_version_before() {
     assert_eq!(driver.serves(), pair("v1", "large"));
     let status = driver.machine.statuses().remove(0);
     assert_eq!(status.failure.unwrap().kind, FailureKind::Crash);
+}
+
+#[test]
+fn fault_34_a_version_over_which_the_agent_hangs_is_started_again_and_given_up_after_its_budget() {
+    let mut driver = Driver::new();
+    driver.install(1, "v1");
+    driver.install(2, "v2");
+    let soon = Duration::from_secs(60);
+    for _ in 1..MAX_HANGS {
+        driver.hang(soon);
+        assert_eq!(driver.serves(), pair("v2", "large"));
+    }
+    // An agent that lived for long begins a new row.
+    driver.hang(HANG_WINDOW + soon);
+    assert_eq!(driver.serves(), pair("v2", "large"));
+    for _ in 2..MAX_HANGS {
+        driver.hang(soon);
+        assert_eq!(driver.serves(), pair("v2", "large"));
+    }
+    driver.hang(soon);
+    assert_eq!(driver.serves(), pair("v1", "large"));
+    let status = driver.machine.statuses().remove(0);
+    assert_eq!(status.failure.unwrap().kind, FailureKind::Crash);
+    // Never again, whoever assigns it.
+    driver.assign(3, "v2");
+    driver.fetch_all();
+    assert_eq!(driver.serves(), pair("v1", "large"));
+    // The last one that is left is given up too, rung by rung: the agent lives, and tells why.
+    for _ in 0..MAX_HANGS {
+        driver.hang(soon);
+    }
+    assert_eq!(driver.serves(), pair("v1", "tiny"));
+    for _ in 0..MAX_HANGS {
+        driver.hang(soon);
+    }
+    assert_eq!(driver.serves(), None);
+    assert_eq!(driver.phase(), ModelPhase::Failed);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::window::Schedule;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Most failed codes remembered per model; the oldest is forgotten first.
 pub const MAX_FAILED: usize = 32;
@@ -61,6 +62,9 @@ pub struct ModelSlot {
     pub failed: Vec<FailedCode>,
     /// Why the assigned version does not serve, once it has failed.
     pub failure: Option<ModelFailure>,
+    /// The version over which the agent hung last, and how often in a row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hung: Option<(VersionName, u32)>,
 }
 
 /// Everything a device must remember over a power loss.
@@ -125,6 +129,18 @@ pub enum DeviceEvent {
         variant: VariantName,
         /// In words.
         message: String,
+    },
+    /// The agent that ran before this one hung while it had to do with a runner, and was ended by
+    /// its watchdog. Comes before everything else of a start.
+    Hung {
+        /// Model.
+        model: ModelName,
+        /// Version.
+        version: VersionName,
+        /// Variant.
+        variant: VariantName,
+        /// How long that agent had lived until it hung.
+        lived: Duration,
     },
     /// The power state, after hysteresis.
     PowerState(PowerState),

@@ -43,8 +43,10 @@ pub enum SteerVerb {
     },
 }
 
-/// What happens to a rollout.
+/// What happens to a rollout. Nearly all that happens is a report, so that a smaller event would save
+/// nothing, and a box cost an allocation.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)]
 pub enum RolloutEvent {
     /// An operator starts it.
     Start {

@@ -169,7 +169,7 @@ impl World {
         self.job(controller, dies, |fleet, now| {
             let heard = match &message.what {
                 Up::Report(observation) => fleet.report(now, &name, stream, observation.clone()),
-                Up::Window(window) => fleet.telemetry(now, &name, stream, vec![window.clone()]),
+                Up::Window(window) => fleet.telemetry(now, &name, stream, vec![(**window).clone()]),
             };
             heard.expect("the stream is the present one");
         });

@@ -218,7 +218,7 @@ impl World {
             // Numbers rise with the generation, of which each has one window.
             let window = window(served, generation, generation.0, 1);
             self.devices[number].windows.push(window.clone());
-            self.says(number, Up::Window(window));
+            self.says(number, Up::Window(Box::new(window)));
         }
         if self.devices[number].stream.is_some() {
             self.devices[number].tells(generation);

@@ -29,7 +29,7 @@ const BEGIN_MS: u64 = 1_700_000_000_000;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Up {
     Report(Observation),
-    Window(TelemetryWindow),
+    Window(Box<TelemetryWindow>),
 }
 
 /// A message with what tells it from others.
@@ -222,7 +222,7 @@ impl World {
             self.push(controller);
             let windows = self.devices[number].windows.clone();
             for window in windows {
-                self.says(number, Up::Window(window));
+                self.says(number, Up::Window(Box::new(window)));
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Files that hold either the old or the new content after a power cut, never a mixture.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+mod disk;
+
+pub use disk::{Disk, DiskFile, How, SystemDisk, make_dir, read, system};
+
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Which step of a durable write failed.
@@ -44,8 +46,15 @@ fn parent(path: &Path) -> Result<&Path, FsError> {
 /// # Errors
 /// [`FsError::Step`] when the directory cannot be opened or synced.
 pub fn sync_dir(dir: &Path) -> Result<(), FsError> {
-    let handle = File::open(dir).map_err(step("open the directory", dir))?;
-    handle.sync_all().map_err(step("sync the directory", dir))
+    sync_dir_on(&SystemDisk, dir)
+}
+
+/// [`sync_dir`] on any disk.
+///
+/// # Errors
+/// [`FsError::Step`].
+pub fn sync_dir_on(disk: &dyn Disk, dir: &Path) -> Result<(), FsError> {
+    disk.sync_dir(dir).map_err(step("sync the directory", dir))
 }
 
 /// Renames and makes the new name durable.
@@ -53,19 +62,41 @@ pub fn sync_dir(dir: &Path) -> Result<(), FsError> {
 /// # Errors
 /// [`FsError`] naming the step that failed.
 pub fn rename(from: &Path, to: &Path) -> Result<(), FsError> {
-    std::fs::rename(from, to).map_err(step("rename", from))?;
-    sync_dir(parent(to)?)
+    rename_on(&SystemDisk, from, to)
+}
+
+/// [`rename`] on any disk.
+///
+/// # Errors
+/// [`FsError`] naming the step that failed.
+pub fn rename_on(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), FsError> {
+    disk.rename(from, to).map_err(step("rename", from))?;
+    sync_dir_on(disk, parent(to)?)
 }
 
 /// Replaces the content of `path`: temporary file in the same directory, sync, rename, sync of
-/// the directory. When it returns, the new content survives a power cut; when it fails, the old
-/// content is untouched. `mode` holds the permission bits, for example `0o600` for a key.
+/// the directory. When it returns, the new content survives a power cut; when it fails, the
+/// content is the old one or, if only the last sync failed, perhaps the new one. `mode` holds the
+/// permission bits, for example `0o600` for a key.
 ///
 /// One writer per path: two at once would share the temporary file's name.
 ///
 /// # Errors
 /// [`FsError`] naming the step that failed; the temporary file is removed.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
+    write_atomic_on(&SystemDisk, path, bytes, mode)
+}
+
+/// [`write_atomic`] on any disk.
+///
+/// # Errors
+/// [`FsError`] naming the step that failed; the temporary file is removed.
+pub fn write_atomic_on(
+    disk: &dyn Disk,
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+) -> Result<(), FsError> {
     let name = path
         .file_name()
         .ok_or_else(|| FsError::NoFile(path.to_owned()))?;
@@ -73,33 +104,28 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError>
     temporary.push(name);
     temporary.push(".tmp");
     let temporary = path.with_file_name(temporary);
-    let written = write_synced(&temporary, bytes, mode).and_then(|()| rename(&temporary, path));
+    let written = write_synced(disk, &temporary, bytes, mode)
+        .and_then(|()| rename_on(disk, &temporary, path));
     if written.is_err() {
         // The first failure is what matters; a file left behind is overwritten next time.
-        let _ = std::fs::remove_file(&temporary);
+        let _ = disk.remove(&temporary);
     }
     written
 }
 
-fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(path)
+fn write_synced(disk: &dyn Disk, path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
+    let file = disk
+        .open(path, How::Replace { mode })
         .map_err(step("create", path))?;
-    // The file may be left over from a write that was cut, with other permissions.
-    file.set_permissions(std::fs::Permissions::from_mode(mode))
-        .map_err(step("set the permissions of", path))?;
-    file.write_all(bytes).map_err(step("write", path))?;
-    file.sync_all().map_err(step("sync", path))
+    file.write_all_at(bytes, 0).map_err(step("write", path))?;
+    file.sync().map_err(step("sync", path))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn content_and_mode_are_replaced_and_nothing_is_left_behind() {
