@@ -415,6 +415,6 @@ fn fault_40_silent_devices_count_against_success() {
     let RolloutState::RolledBack { why } = &newest(&fleet).state else {
         panic!("{:?}", newest(&fleet).state);
     };
-    let text = "wave 2: 0 failed, 2 unfinished at the deadline, 0 tolerated";
+    let text = "wave 2: 0 failed, 2 unfinished at the deadline (pi-005 assigned, pi-006 assigned), 0 tolerated";
     assert_eq!(why, text);
 }
