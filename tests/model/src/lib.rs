@@ -3,7 +3,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`reference`] | a rollout without counts, store or effects; `tests/reference.rs` holds the core against it |
+//! | [`mod@reference`] | a rollout without counts, store or effects; `tests/reference.rs` holds the core against it |
 //! | [`protocol`] | two controllers, three devices and a network, of which every state is visited |
 //! | [`fixtures`] | the documents of both |
 

@@ -45,6 +45,8 @@ struct Live {
     conn: Option<Conn>,
     /// Last window sent on this connection.
     sent: u64,
+    /// It lied, and did not hear what was acknowledged.
+    ignored: bool,
     observation: Observation,
     /// What was told last on this connection.
     told: Option<Observation>,
@@ -236,6 +238,7 @@ impl Device {
             connected_at: 0,
             conn: None,
             sent: 0,
+            ignored: false,
             told: None,
             fetching: BTreeSet::new(),
             wall: Wall::default(),

@@ -169,6 +169,10 @@ impl Device {
         let Some(conn) = live.conn.filter(|_| !silent) else {
             return;
         };
+        if !replays && std::mem::take(&mut live.ignored) {
+            // Honest again: what it would not hear about is told once more.
+            live.sent = 0;
+        }
         let after = if replays { 0 } else { live.sent };
         let mut windows = live.ring.pending(after, BATCH);
         if self.troubles.lie == Some(Lie::FakeDigest) {
@@ -209,6 +213,7 @@ impl Device {
             Down::Ack { boot, sequence } => {
                 // A liar keeps its windows to send them again.
                 if self.troubles.lie == Some(Lie::Replays) {
+                    live.ignored = true;
                     return;
                 }
                 match live.ring.acknowledge(&mut self.disk, boot, sequence) {
