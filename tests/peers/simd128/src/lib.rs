@@ -5,7 +5,11 @@
 //! this is a side of a benchmark, and gets the one instruction that its CPU has. It takes AVX2 and FMA
 //! (their encodings, not their width).
 
-#![cfg(all(target_arch = "x86_64", target_feature = "avx2", target_feature = "fma"))]
+#![cfg(all(
+    target_arch = "x86_64",
+    target_feature = "avx2",
+    target_feature = "fma"
+))]
 #![allow(non_camel_case_types)]
 
 use std::arch::x86_64::*;
