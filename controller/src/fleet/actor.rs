@@ -10,7 +10,7 @@ use sandpiper_core::names::DeviceName;
 use sandpiper_core::time::Millis;
 use sandpiper_proto::convert::FromController;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -18,7 +18,8 @@ use tokio::task::JoinHandle;
 const MAILBOX: usize = 1024;
 /// Changes a slow watcher may be behind before it is resynchronised.
 const WATCH_QUEUE: usize = 4096;
-/// Longest sleep: a stepped wall clock is noticed within this time.
+/// Longest sleep: a stepped wall clock is noticed within this time, and by the first job after it
+/// that another controller has taken over.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
 /// Called when the job's writes are durable.
@@ -83,6 +84,7 @@ async fn run(
     mut mailbox: mpsc::Receiver<Job>,
     changes: broadcast::Sender<Changed>,
 ) -> Result<(), StoreError> {
+    let mut asked_at = Instant::now();
     loop {
         let wait = state.fleet.next_deadline().map_or(LONGEST_SLEEP, |at| {
             at.since(clock::now())
@@ -101,7 +103,12 @@ async fn run(
         };
         let mut out = state.take_outbox();
         let (expect, writes) = (out.expect.take(), std::mem::take(&mut out.writes));
-        commit(&store, expect, writes).await?;
+        // Who has nothing to write would not notice that another one has taken over, and keep its
+        // devices to itself.
+        if !writes.is_empty() || asked_at.elapsed() >= LONGEST_SLEEP {
+            commit(&store, expect, writes).await?;
+            asked_at = Instant::now();
+        }
         deliver(&mut state, out, &changes);
         if let Some(answer) = answer {
             answer();
@@ -114,9 +121,6 @@ async fn commit(
     expect: Option<Row>,
     writes: Writes,
 ) -> Result<(), StoreError> {
-    if writes.is_empty() {
-        return Ok(());
-    }
     let store = Arc::clone(store);
     let write = move || {
         let store = store.as_ref();
@@ -229,5 +233,17 @@ mod tests {
             .unwrap();
         let names: Vec<_> = names.iter().map(DeviceName::as_str).collect();
         assert_eq!(names, ["after", "before"]);
+    }
+
+    /// Fault 21: so that devices do not stay with it.
+    #[tokio::test]
+    async fn a_controller_that_was_taken_over_from_ends_though_it_has_nothing_to_write() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let authority = authority();
+        let state = || State::load(store.as_ref(), Arc::clone(&authority)).unwrap();
+        let (_stale, stale_ended) = spawn(state(), Arc::clone(&store));
+        let (_newer, _running) = spawn(state(), Arc::clone(&store));
+        let ended = stale_ended.await.unwrap();
+        assert!(matches!(ended, Err(StoreError::TakenOver)), "{ended:?}");
     }
 }

@@ -61,14 +61,12 @@ pub(super) fn take_over(store: &dyn Store) -> Result<Term, StoreError> {
     Ok(term)
 }
 
-/// Makes all writes durable, or, with an error, possibly none.
+/// Makes all writes durable, or, with an error, possibly none. Without writes it only asks whether
+/// this controller still acts.
 ///
 /// # Errors
 /// [`StoreError::TakenOver`] when another controller acts on the store, or what the store says.
 pub(super) fn commit(store: &Fenced<'_>, writes: Writes) -> Result<(), StoreError> {
-    if writes.is_empty() {
-        return Ok(());
-    }
     if writes.len() <= AT_ONCE {
         return store.transact(direct(writes));
     }

@@ -19,6 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const EPOCH_MS: u64 = 1_700_000_000_000;
 /// Assignments kept to be replayed, per device.
 const REPLAYED: usize = 8;
+/// A process that was taken over from stood still, and goes on after this long at the latest: then it
+/// asks the store within seconds whether it still acts, which is no time here.
+const STANDS_STILL_MS: u64 = 30 * 60_000;
 
 struct Kill {
     commits: u32,
@@ -233,6 +236,8 @@ impl Controller {
             self.start += 1;
             self.looks_at = None;
             self.start(outside, checks);
+            let wakes = Happening::ControllerLooks(self.start);
+            outside.after(STANDS_STILL_MS, wakes);
         }
     }
 
@@ -270,8 +275,16 @@ impl Controller {
         if start == self.start {
             self.looks_at = None;
             self.job(outside, checks, |fleet, now| fleet.tick(now));
-            // One that was replaced looks as well, and does not know better.
-            self.job_of(Which::Stale, outside, checks, |fleet, now| fleet.tick(now));
+        }
+        // One that was replaced looks as well, and does not know better. Then it asks the store.
+        self.job_of(Which::Stale, outside, checks, |fleet, now| fleet.tick(now));
+        let asks = self
+            .stale
+            .as_mut()
+            .map(|process| process.fleet.take_outbox());
+        if asks.is_some_and(|asks| !self.store.admits(&asks)) {
+            self.fenced += 1;
+            self.end(Which::Stale, outside);
         }
     }
 

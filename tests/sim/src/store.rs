@@ -41,14 +41,18 @@ impl Store {
         })
     }
 
+    /// Whether the controller that made this still acts.
+    pub fn admits(&self, outbox: &Outbox) -> bool {
+        let expect = outbox.expect.as_ref();
+        expect.is_none_or(|(key, value)| self.0.get(key) == Some(value))
+    }
+
     /// Makes what a job left durable; `false` when its controller may not write any more.
     pub fn commit(&mut self, outbox: &Outbox) -> bool {
         if outbox.writes.is_empty() {
-            return true; // As the controller, which then does not ask the store.
+            return true; // As the controller, which then asks the store only now and then.
         }
-        if let Some((key, value)) = &outbox.expect
-            && self.0.get(key) != Some(value)
-        {
+        if !self.admits(outbox) {
             return false;
         }
         for (key, value) in &outbox.writes {

@@ -240,15 +240,16 @@ impl Device {
             failed(FailureKind::Fetch, "chunks arrive damaged")
         } else {
             match self.disk.commit(artefact.digest) {
-                Ok(()) => DeviceEvent::Fetched(artefact),
+                Ok(()) => {
+                    // Written anew; one that was there already may have rotted since.
+                    self.rotten.remove(&artefact.digest);
+                    DeviceEvent::Fetched(artefact)
+                }
                 Err(DiskError::PowerCut) => return self.power_off(self.off_ms, outside),
                 Err(DiskError::Full) => failed(FailureKind::Disk, "the disk is full"),
                 Err(DiskError::Io) => failed(FailureKind::Disk, "the disk does not sync"),
             }
         };
-        if matches!(event, DeviceEvent::Fetched(_)) {
-            self.rotten.remove(&artefact.digest);
-        }
         self.handle(event, outside, checks);
     }
 }
