@@ -1,8 +1,9 @@
 //! What operators read: a session with every verb of `rollout` against a real controller, and the
 //! errors that it meets.
 
+use crate::rollouts::fleet_with;
 use crate::support::device::{Device, Live, failed, serving, window};
-use crate::support::version::{MODEL, publish};
+use crate::support::version::MODEL;
 use crate::support::{Fleet, soon};
 use clap::Parser;
 use sandpiper::cli::args::Command;
@@ -56,13 +57,7 @@ async fn serve(live: &mut Live, version: &str, sequence: u64) {
 }
 
 async fn started(versions: &[&str]) -> (Fleet, Device, Live) {
-    let fleet = Fleet::start().await;
-    for version in versions {
-        publish(&fleet, version).await;
-    }
-    fleet.deploy().await;
-    let device = Device::join(&fleet, "shed").await;
-    let live = device.attach(&fleet, 0, Vec::new()).await;
+    let (fleet, device, live) = fleet_with(versions).await;
     fleet.connected("shed", true).await;
     (fleet, device, live)
 }

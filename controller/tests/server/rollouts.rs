@@ -14,7 +14,7 @@ fn wanted(assignment: &Assignment) -> Option<&str> {
     model.map(|m| m.version.as_str())
 }
 
-async fn fleet_with(versions: &[&str]) -> (Fleet, Device, Live) {
+pub(crate) async fn fleet_with(versions: &[&str]) -> (Fleet, Device, Live) {
     let fleet = Fleet::start().await;
     for version in versions {
         publish(&fleet, version).await;

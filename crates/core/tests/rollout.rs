@@ -1,74 +1,20 @@
 //! The rollout machine under random sequences of events.
 #![allow(clippy::unwrap_used)]
 
+mod fixtures;
+
+use fixtures::{manifest, profile};
 use proptest::prelude::*;
-use sandpiper_core::abi::ModuleAbi;
-use sandpiper_core::digest::{ArtefactRef, Digest};
+use sandpiper_core::digest::Digest;
 use sandpiper_core::invariants;
 use sandpiper_core::learning::Noise;
-use sandpiper_core::manifest::{
-    Accuracy, AccuracySource, Golden, NativeCode, VariantManifest, VersionManifest,
-};
 use sandpiper_core::names::*;
 use sandpiper_core::policy::{Deployment, Labels, Policy, Selector};
-use sandpiper_core::profile::{Conditions, DeviceProfile, Power, PowerState};
+use sandpiper_core::profile::{Conditions, Power, PowerState};
 use sandpiper_core::rollout::*;
-use sandpiper_core::target::{Arch, Target};
 use sandpiper_core::telemetry::{FailureKind, ModelFailure, ModelPhase, ModelStatus, Serving};
 use sandpiper_core::time::Millis;
 use std::collections::{BTreeMap, BTreeSet};
-
-fn variant(name: &str) -> VariantManifest {
-    let artefact = ArtefactRef::of(name.as_bytes());
-    VariantManifest {
-        name: VariantName::new(name).unwrap(),
-        accuracy: Accuracy {
-            value: 0.9,
-            samples: 100,
-            source: AccuracySource::Measured,
-        },
-        abi: ModuleAbi {
-            abi: 1,
-            inputs: vec![],
-            outputs: vec![],
-            max_batch: 1,
-            memory_bytes: 65536,
-            weights: None,
-            bounded: true,
-        },
-        macs: BTreeMap::new(),
-        params: 1,
-        wasm: artefact,
-        native: [(
-            Target::X8664V2,
-            NativeCode {
-                artefact,
-                runtime_key: "k".into(),
-            },
-        )]
-        .into(),
-        weights: None,
-        golden: Golden {
-            artefact,
-            tolerance: 1e-4,
-        },
-        host_latency: None,
-    }
-}
-
-fn manifest(version: &str) -> VersionManifest {
-    VersionManifest {
-        model: ModelName::new("activity").unwrap(),
-        version: VersionName::new(version).unwrap(),
-        publisher: ActorName::new("publisher").unwrap(),
-        published_at: Millis(0),
-        inputs: vec![],
-        outputs: vec![],
-        labels: vec![],
-        evaluation: None,
-        variants: vec![variant("small")],
-    }
-}
 
 fn planned(devices: usize, waves: Vec<WaveSize>) -> Rollout {
     planned_on(&vec![""; devices], waves)
@@ -79,25 +25,7 @@ fn planned_on(boards: &[&str], waves: Vec<WaveSize>) -> Rollout {
     let names: Vec<_> = (0..boards.len())
         .map(|i| DeviceName::new(format!("pi-{i:02}")).unwrap())
         .collect();
-    let profile = |board: &&str| DeviceProfile {
-        agent_version: String::new(),
-        emulated: true,
-        board: (*board).to_owned(),
-        soc: String::new(),
-        arch: Arch::X86_64,
-        cpu_model: String::new(),
-        cpu_features: BTreeSet::new(),
-        cores: 1,
-        ram_total_bytes: 1 << 30,
-        dtypes: BTreeSet::new(),
-        zone: None,
-        targets: vec![Target::X8664V2],
-        runtime_keys: ["k".to_owned()].into(),
-        speed: None,
-        energy_sources: vec![],
-        lockdown: BTreeMap::new(),
-    };
-    let profiles: Vec<_> = boards.iter().map(profile).collect();
+    let profiles: Vec<_> = boards.iter().map(|board| profile(board)).collect();
     let conditions = Conditions {
         ram_available_bytes: 1 << 30,
         disk_free_bytes: 1 << 30,

@@ -5,6 +5,8 @@
 mod approval;
 mod bandwidth;
 mod device;
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
 mod phases;
 mod sequences;
 mod support;

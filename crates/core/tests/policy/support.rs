@@ -1,21 +1,16 @@
 //! A fleet of one kind of device, and the reports that it makes.
 
-use sandpiper_core::abi::ModuleAbi;
-use sandpiper_core::digest::{ArtefactRef, Digest};
+use crate::fixtures;
+use sandpiper_core::digest::Digest;
 use sandpiper_core::invariants;
-use sandpiper_core::manifest::{
-    Accuracy, AccuracySource, Golden, NativeCode, VariantManifest, VersionManifest,
-};
-use sandpiper_core::names::{
-    ActorName, DeploymentName, DeviceName, ModelName, RolloutName, VariantName, VersionName,
-};
+use sandpiper_core::manifest::VersionManifest;
+use sandpiper_core::names::{DeploymentName, DeviceName, RolloutName, VersionName};
 use sandpiper_core::policy::{Deployment, Labels, Policy, Selector};
 use sandpiper_core::profile::{Conditions, DeviceProfile, Power, PowerState};
 use sandpiper_core::rollout::{
     DeviceRollout, FleetDevice, Pace, PlanError, Rollout, RolloutEffect, RolloutEvent, RolloutPlan,
     RolloutSpec, plan,
 };
-use sandpiper_core::target::{Arch, Target};
 use sandpiper_core::telemetry::{ModelPhase, ModelStatus, Serving};
 use sandpiper_core::time::Millis;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,69 +24,11 @@ where
 }
 
 pub(crate) fn manifest() -> VersionManifest {
-    let artefact = ArtefactRef::of(b"small");
-    let native = NativeCode {
-        artefact,
-        runtime_key: "k".into(),
-    };
-    VersionManifest {
-        model: name::<ModelName>("activity"),
-        version: name::<VersionName>("v2"),
-        publisher: name::<ActorName>("publisher"),
-        published_at: Millis(0),
-        inputs: vec![],
-        outputs: vec![],
-        labels: vec![],
-        evaluation: None,
-        variants: vec![VariantManifest {
-            name: name::<VariantName>("small"),
-            accuracy: Accuracy {
-                value: 0.9,
-                samples: 100,
-                source: AccuracySource::Measured,
-            },
-            abi: ModuleAbi {
-                abi: 1,
-                inputs: vec![],
-                outputs: vec![],
-                max_batch: 1,
-                memory_bytes: 65536,
-                weights: None,
-                bounded: true,
-            },
-            macs: BTreeMap::new(),
-            params: 1,
-            wasm: artefact,
-            native: [(Target::X8664V2, native)].into(),
-            weights: None,
-            golden: Golden {
-                artefact,
-                tolerance: 1e-4,
-            },
-            host_latency: None,
-        }],
-    }
+    fixtures::manifest("v2")
 }
 
 pub(crate) fn device_profile() -> DeviceProfile {
-    DeviceProfile {
-        agent_version: String::new(),
-        emulated: true,
-        board: String::new(),
-        soc: String::new(),
-        arch: Arch::X86_64,
-        cpu_model: String::new(),
-        cpu_features: BTreeSet::new(),
-        cores: 1,
-        ram_total_bytes: 1 << 30,
-        dtypes: BTreeSet::new(),
-        zone: None,
-        targets: vec![Target::X8664V2],
-        runtime_keys: ["k".to_owned()].into(),
-        speed: None,
-        energy_sources: vec![],
-        lockdown: BTreeMap::new(),
-    }
+    fixtures::profile("")
 }
 
 /// A request for the fleet of these tests.
