@@ -23,7 +23,7 @@ pub struct ServedBy {
     pub variant: VariantName,
     /// Digest of the native code.
     pub code: Digest,
-    /// Power state at the end of the window.
+    /// Power state whose rung it serves.
     pub power_state: PowerState,
     /// Generation of the assignment in force.
     pub generation: Generation,

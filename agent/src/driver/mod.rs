@@ -222,6 +222,8 @@ impl Driver {
         let state = self.climber.observe(&now, low, critical);
         if state != self.machine.power_state() {
             tracing::info!(%state, "the power state changes");
+            // A window tells of one rung.
+            self.close_with(None);
             self.handle(DeviceEvent::PowerState(state));
         }
         self.observation.send_if_modified(|o| {
@@ -366,8 +368,14 @@ impl Driver {
             if tally.is_empty() {
                 continue;
             }
+            let ServedBy {
+                model,
+                version,
+                variant,
+                ..
+            } = &served.by;
             let by = ServedBy {
-                power_state: self.machine.power_state(),
+                power_state: self.machine.rung_of(model, version, variant),
                 generation: self.machine.state().generation,
                 ..served.by.clone()
             };

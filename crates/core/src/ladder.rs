@@ -30,6 +30,12 @@ impl Ladder {
         self.rungs.range(..=state).next_back().map(|(_, v)| v)
     }
 
+    /// The richest power state that has this variant for its rung.
+    pub fn first_of(&self, variant: &VariantName) -> Option<PowerState> {
+        let mut rungs = self.rungs.iter();
+        rungs.find(|(_, v)| *v == variant).map(|(state, _)| *state)
+    }
+
     /// All variants of the ladder.
     pub fn variants(&self) -> BTreeSet<&VariantName> {
         self.rungs.values().collect()
@@ -127,5 +133,7 @@ mod tests {
         };
         assert_eq!(ladder.rung(PowerState::High), Some(&name("a")));
         assert_eq!(ladder.rung(PowerState::Critical), Some(&name("b")));
+        assert_eq!(ladder.first_of(&name("b")), Some(PowerState::Low));
+        assert_eq!(ladder.first_of(&name("c")), None);
     }
 }

@@ -7,7 +7,6 @@
 use crate::energy::{EnergyScope, Provenance};
 use crate::manifest::VariantManifest;
 use crate::names::{ModelName, VariantName, VersionName};
-use crate::outputs::OutputStats;
 use crate::profile::DeviceProfile;
 use crate::selection::Prediction;
 use crate::sketch::LatencySketch;
@@ -23,9 +22,6 @@ const DRIFT_VARIANCE: f64 = 0.0004;
 const FIRST_VARIANCE: f64 = 0.01;
 /// A prediction is never surer than this standard deviation of the logarithm.
 const MIN_LOG_SIGMA: f64 = 0.03;
-
-/// Latencies that a window needs for its 95th percentile to count as one observation.
-const LATENCIES_OF_A_WINDOW: u64 = 20;
 
 /// What figures are of.
 pub type LearnedKey = (ModelName, VersionName, VariantName);
@@ -68,93 +64,6 @@ impl Filter {
     }
 }
 
-/// How much a figure differs from window to window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Noise {
-    /// Windows that the figure was taken in.
-    pub windows: u32,
-    /// Standard deviation of the logarithm of the figure over windows, in millionths; 0 of one.
-    pub spread_ppm: u32,
-}
-
-/// Mean and squared distances from it of the logarithms of one figure over windows (Welford,
-/// Technometrics 4, 1962).
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-struct Windows {
-    count: u32,
-    mean: f64,
-    squares: f64,
-}
-
-impl Windows {
-    fn observe(&mut self, value: f64) {
-        self.count = self.count.saturating_add(1);
-        let log = value.ln();
-        let off = log - self.mean;
-        self.mean += off / f64::from(self.count);
-        self.squares += off * (log - self.mean);
-    }
-
-    fn noise(self) -> Noise {
-        let freedom = f64::from(self.count.saturating_sub(1).max(1));
-        Noise {
-            windows: self.count,
-            spread_ppm: ((self.squares / freedom).max(0.0).sqrt() * 1e6) as u32,
-        }
-    }
-}
-
-/// How much more than chance failures come in clumps: variance over that of independent ones, in
-/// thousandths, by what is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Clumping {
-    /// Windows behind it.
-    pub windows: u32,
-    /// Of requests that fail.
-    pub errors_permille: u32,
-    /// Of deaths of the runner.
-    pub traps_permille: u32,
-    /// Of outputs that are not finite.
-    pub nonfinite_permille: u32,
-    /// Of answers that repeat the one before.
-    pub repeated_permille: u32,
-}
-
-/// Sums over windows of the squared hits by the tries: with the totals, Pearson's statistic of
-/// equal rates, whose mean by its freedom is the dispersion (McCullagh and Nelder, Generalized
-/// Linear Models, 1989, section 4.5).
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-struct Clumps {
-    windows: u32,
-    errors: f64,
-    traps: f64,
-    nonfinite: f64,
-    repeated: f64,
-}
-
-impl Clumps {
-    fn observe(&mut self, window: &TelemetryWindow) {
-        let n = window.inferences as f64;
-        let part = |hits: u64, tries: f64| (hits as f64).powi(2) / tries.max(1.0);
-        self.windows = self.windows.saturating_add(1);
-        self.errors += part(window.errors, n + window.errors as f64);
-        self.traps += part(window.traps, n + window.traps as f64);
-        self.nonfinite += part(window.nonfinite, n);
-        self.repeated += part(window.outputs.repeated, window.outputs.followed as f64);
-    }
-
-    fn permille(self, squares: f64, hits: u64, tries: u64) -> u32 {
-        let (hits, tries) = (hits as f64, tries as f64);
-        let chance = hits * (1.0 - hits / tries.max(1.0)) / tries.max(1.0);
-        if self.windows < 2 || chance <= 0.0 {
-            return 1_000;
-        }
-        let found = (squares - hits * hits / tries) / chance;
-        (found.max(0.0) / f64::from(self.windows - 1) * 1e3).min(1e6) as u32
-    }
-}
-
 /// What is known of one variant on one device.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Learned {
@@ -166,14 +75,8 @@ pub struct Learned {
     pub traps: u64,
     /// Outputs with a NaN or infinity.
     pub nonfinite: u64,
-    /// What the outputs were like.
-    #[serde(default)]
-    pub outputs: OutputStats,
     /// Latencies of the newest window that had any.
     pub recent: LatencySketch,
-    /// Latencies of all windows.
-    #[serde(default)]
-    pub latencies: LatencySketch,
     /// Sum of the energies of all windows with a known provenance, in microjoules.
     pub energy_uj: u64,
     /// Inferences behind `energy_uj`.
@@ -186,12 +89,6 @@ pub struct Learned {
     pub energy_scope: EnergyScope,
     latency: Option<Filter>,
     energy: Option<Filter>,
-    #[serde(default)]
-    latency_windows: Windows,
-    #[serde(default)]
-    energy_windows: Windows,
-    #[serde(default)]
-    clumps: Clumps,
 }
 
 impl Learned {
@@ -201,18 +98,10 @@ impl Learned {
         self.errors = self.errors.saturating_add(window.errors);
         self.traps = self.traps.saturating_add(window.traps);
         self.nonfinite = self.nonfinite.saturating_add(window.nonfinite);
-        self.outputs.merge(&window.outputs);
-        self.clumps.observe(window);
         if let Some(median) = window.latency.quantile(0.5) {
             let value = f64::from(median.max(1));
             self.latency = Some(Filter::updated(self.latency, value, MEASUREMENT_VARIANCE));
             self.recent = window.latency.clone();
-            self.latencies.merge(&window.latency);
-        }
-        if window.latency.count() >= LATENCIES_OF_A_WINDOW
-            && let Some(p95) = window.latency.quantile(0.95)
-        {
-            self.latency_windows.observe(f64::from(p95.max(1)));
         }
         if window.inferences > 0 && window.energy_provenance != Provenance::Unknown {
             self.observe_energy(window);
@@ -238,33 +127,6 @@ impl Learned {
             let noise = relative.clamp(MEASUREMENT_VARIANCE, 1.0);
             let each = total / window.inferences as f64;
             self.energy = Some(Filter::updated(self.energy, each, noise));
-            self.energy_windows.observe(each);
-        }
-    }
-
-    /// How the 95th percentile of latency differs from window to window.
-    pub fn latency_noise(&self) -> Noise {
-        self.latency_windows.noise()
-    }
-
-    /// How the energy of an inference differs from window to window.
-    pub fn energy_noise(&self) -> Noise {
-        self.energy_windows.noise()
-    }
-
-    /// How far failures come in clumps.
-    pub fn clumping(&self) -> Clumping {
-        let (of, n) = (self.clumps, self.inferences);
-        let (errors, traps) = (n.saturating_add(self.errors), n.saturating_add(self.traps));
-        let OutputStats {
-            followed, repeated, ..
-        } = self.outputs;
-        Clumping {
-            windows: of.windows,
-            errors_permille: of.permille(of.errors, self.errors, errors),
-            traps_permille: of.permille(of.traps, self.traps, traps),
-            nonfinite_permille: of.permille(of.nonfinite, self.nonfinite, n),
-            repeated_permille: of.permille(of.repeated, repeated, followed),
         }
     }
 

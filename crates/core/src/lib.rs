@@ -8,7 +8,7 @@
 //! | [`manifest`], [`signed`], [`abi`], [`tensor`], [`target`], [`digest`], [`chunks`] | what a version is |
 //! | [`profile`], [`telemetry`], [`sketch`], [`outputs`], [`energy`] | what a device is and reports |
 //! | [`policy`], [`selection`], [`ladder`], [`learning`] | which variant a device shall run |
-//! | [`rollout`], [`assignment`] | how a fleet moves from one version to another |
+//! | [`rollout`], [`rungs`], [`assignment`] | how a fleet moves from one version to another |
 //! | [`fleet`] | everything the controller knows and decides |
 //! | [`reconcile`] | how a device gets from what it has to what it shall have |
 //! | [`ring`], [`backoff`] | what a device does while the controller is out of reach |
@@ -41,6 +41,7 @@ pub mod profile;
 pub mod reconcile;
 pub mod ring;
 pub mod rollout;
+pub mod rungs;
 pub mod selection;
 pub mod signed;
 pub mod sketch;

@@ -37,7 +37,7 @@ pub struct TelemetryWindow {
     pub variant: VariantName,
     /// Digest of the native code that ran: success is proved by it.
     pub code: Digest,
-    /// Power state at the end.
+    /// Power state whose rung served.
     pub power_state: PowerState,
     /// Inferences that succeeded (items, not batches).
     pub inferences: u64,

@@ -7,11 +7,12 @@ use fixtures::{manifest, profile};
 use proptest::prelude::*;
 use sandpiper_core::digest::Digest;
 use sandpiper_core::invariants;
-use sandpiper_core::learning::Noise;
+
 use sandpiper_core::names::*;
 use sandpiper_core::policy::{Deployment, Labels, Policy, Selector};
 use sandpiper_core::profile::{Conditions, Power, PowerState};
 use sandpiper_core::rollout::*;
+use sandpiper_core::rungs::Noise;
 use sandpiper_core::telemetry::{FailureKind, ModelFailure, ModelPhase, ModelStatus, Serving};
 use sandpiper_core::time::Millis;
 use std::collections::{BTreeMap, BTreeSet};
@@ -351,7 +352,7 @@ fn gated(after_us: u32, inferences: u64) -> (Rollout, Vec<RolloutEffect>) {
         device: DeviceName::new("pi-00").unwrap(),
         status: status("v2", ModelPhase::Serving, "v2"),
         inferences,
-        measured: Some(measured),
+        measured: Some([(PowerState::Mains, measured)].into()),
     };
     let effects = rollout.handle(Millis(5_000), report);
     invariants::rollout(&rollout).unwrap();

@@ -12,13 +12,13 @@ use sandpiper_core::assignment::Generation;
 use sandpiper_core::digest::Digest;
 use sandpiper_core::energy::{EnergyScope, Provenance};
 use sandpiper_core::fleet::Refused;
-use sandpiper_core::learning::LearnedMap;
 use sandpiper_core::names::{DeviceName, VersionName};
 use sandpiper_core::outputs::OutputStats;
 use sandpiper_core::profile::PowerState;
 use sandpiper_core::rollout::{
-    Gates, Metric, Pair, Rollout, RolloutEvent, RolloutPlan, RolloutState, Sample, WaveSize,
+    Gates, Metric, Rollout, RolloutEvent, RolloutPlan, RolloutState, WaveSize, pairs,
 };
+use sandpiper_core::rungs::RungMap;
 use sandpiper_core::sketch::LatencySketch;
 use sandpiper_core::telemetry::{ModelPhase, ModelStatus, Serving, TelemetryWindow};
 use sandpiper_core::time::Millis;
@@ -263,7 +263,7 @@ struct Device {
     before: VersionName,
     after: VersionName,
     nature: Nature,
-    learned: LearnedMap,
+    rungs: RungMap,
     served: u64,
     dice: Dice,
 }
@@ -277,16 +277,16 @@ impl Device {
     ) -> Self {
         let mut nature = Nature::new(&mut dice);
         let [before, after] = versions;
-        let mut learned = LearnedMap::new();
+        let mut rungs = RungMap::new();
         for _ in 0..BEFORE {
-            learn(&mut learned, &nature.window(&before, false, &mut dice));
+            observe(&mut rungs, &nature.window(&before, false, &mut dice));
         }
         Self {
             name,
             before,
             after,
             nature: nature.changed(changed),
-            learned,
+            rungs,
             served: 0,
             dice,
         }
@@ -295,10 +295,8 @@ impl Device {
     /// Its next report under the new version.
     fn report(&mut self) -> RolloutEvent {
         let window = self.nature.window(&self.after, true, &mut self.dice);
-        learn(&mut self.learned, &window);
+        observe(&mut self.rungs, &window);
         self.served += window.inferences;
-        let of = |version| Sample::of(&self.learned, &model(), version);
-        let both = of(&self.before).zip(of(&self.after));
         let status = ModelStatus {
             deployment: name("activity"),
             model: model(),
@@ -318,15 +316,15 @@ impl Device {
             device: self.name.clone(),
             status: Some(Box::new(status)),
             inferences: self.served,
-            measured: both.map(|(before, after)| Pair { before, after }),
+            measured: pairs(&self.rungs, &model(), [&self.before, &self.after]),
         }
     }
 }
 
-fn learn(learned: &mut LearnedMap, window: &TelemetryWindow) {
+fn observe(rungs: &mut RungMap, window: &TelemetryWindow) {
     let (model, version) = (window.model.clone(), window.version.clone());
-    let key = (model, version, window.variant.clone());
-    learned.entry(key).or_default().observe(window);
+    let key = (model, version, window.power_state);
+    rungs.entry(key).or_default().observe(window);
 }
 
 /// One rollout: how it ended, and how often its gates were looked at.

@@ -5,6 +5,7 @@ use crate::names::{DeploymentName, DeviceName, ModelName, RolloutName, VersionNa
 
 pub(super) const DEVICES: &[u8] = b"d/";
 pub(super) const LEARNED: &[u8] = b"l/";
+pub(super) const RUNGS: &[u8] = b"g/";
 pub(super) const DEPLOYMENTS: &[u8] = b"p/";
 pub(super) const ROLLOUTS: &[u8] = b"r/";
 pub(super) const PLANNED: &[u8] = b"q/";
@@ -25,6 +26,10 @@ pub(super) fn device(name: &DeviceName) -> Vec<u8> {
 
 pub(super) fn learned(name: &DeviceName) -> Vec<u8> {
     key(LEARNED, name.as_str())
+}
+
+pub(super) fn rungs(name: &DeviceName) -> Vec<u8> {
+    key(RUNGS, name.as_str())
 }
 
 pub(super) fn deployment(name: &DeploymentName) -> Vec<u8> {

@@ -1,7 +1,6 @@
 //! Records as the store keeps them.
 
 use crate::assignment::{AssignedModel, Assignment, Generation};
-use crate::learning::{Learned, LearnedMap};
 use crate::manifest::VersionManifest;
 use crate::names::{DeviceName, ModelName, VariantName, VersionName};
 use crate::policy::{Deployment, Labels};
@@ -123,17 +122,20 @@ pub struct DeploymentRecord {
     pub version: Option<VersionName>,
 }
 
-/// What a device's windows taught, in a form with text keys only.
-pub(super) type LearnedRows = Vec<(ModelName, VersionName, VariantName, Learned)>;
+/// What a device's windows taught, by version and by variant or rung `K`, in a form with text keys
+/// only.
+pub(super) type Rows<K, T> = Vec<(ModelName, VersionName, K, T)>;
 
-pub(super) fn learned_rows(map: &LearnedMap) -> LearnedRows {
+pub(super) fn rows<K: Clone, T: Clone>(
+    map: &BTreeMap<(ModelName, VersionName, K), T>,
+) -> Rows<K, T> {
     map.iter()
-        .map(|((m, v, n), l)| (m.clone(), v.clone(), n.clone(), l.clone()))
+        .map(|((m, v, k), t)| (m.clone(), v.clone(), k.clone(), t.clone()))
         .collect()
 }
 
-pub(super) fn learned_map(rows: LearnedRows) -> LearnedMap {
+pub(super) fn from_rows<K: Ord, T>(rows: Rows<K, T>) -> BTreeMap<(ModelName, VersionName, K), T> {
     rows.into_iter()
-        .map(|(m, v, n, l)| ((m, v, n), l))
+        .map(|(m, v, k, t)| ((m, v, k), t))
         .collect()
 }

@@ -6,7 +6,7 @@ use super::keys;
 use super::outbox::Outbox;
 use crate::names::{DeviceName, ModelName, RolloutName, VersionName};
 use crate::rollout::{
-    DeviceRollout, Devices, Measured, Pair, PlannedDevice, Rollout, RolloutPlan, RolloutSpec,
+    DeviceRollout, Devices, Measured, Pairs, PlannedDevice, Rollout, RolloutPlan, RolloutSpec,
     RolloutState, Unfit,
 };
 use crate::time::Millis;
@@ -86,8 +86,8 @@ pub(super) fn keep_device(out: &mut Outbox, rollout: &Rollout, device: &DeviceNa
     if let Some(progress) = rollout.devices.get(device) {
         out.keep(keys::progress(&rollout.plan.name, device), progress);
     }
-    if let Some(pair) = rollout.measured.get(device) {
-        out.keep(keys::measured(&rollout.plan.name, device), pair);
+    if let Some(pairs) = rollout.measured.get(device) {
+        out.keep(keys::measured(&rollout.plan.name, device), pairs);
     }
 }
 
@@ -116,7 +116,7 @@ pub(super) fn assemble(
     heads: Rows<Head>,
     planned: Rows<Planned>,
     progress: Rows<DeviceRollout>,
-    measured: Rows<Pair>,
+    measured: Rows<Pairs>,
 ) -> BTreeMap<RolloutName, Rollout> {
     let heads = heads.into_iter();
     let mut plans: BTreeMap<RolloutName, (RolloutPlan, Head)> = heads

@@ -8,7 +8,7 @@ use crate::invariants;
 use crate::mutants::{self, Mutant};
 use crate::names::{ActorName, DeploymentName, DeviceName, RolloutName, VersionName};
 use crate::rollout::{
-    Move, Pair, Rollout, RolloutEffect, RolloutEvent, RolloutSpec, RolloutState, Sample, SteerVerb,
+    self, Move, Pairs, Rollout, RolloutEffect, RolloutEvent, RolloutSpec, RolloutState, SteerVerb,
 };
 use crate::telemetry::ModelStatus;
 use crate::time::Millis;
@@ -284,7 +284,7 @@ impl Fleet {
                     device: device.clone(),
                     status: status.cloned().map(Box::new),
                     inferences: record.served.get(model).copied().unwrap_or(0),
-                    measured: self.pair(device, rollout),
+                    measured: self.pairs(device, rollout),
                 };
                 Some((rollout.plan.name.clone(), event))
             })
@@ -295,14 +295,11 @@ impl Fleet {
     }
 
     /// What a device measured under the version before and under the rollout's.
-    fn pair(&self, device: &DeviceName, rollout: &Rollout) -> Option<Pair> {
-        rollout.plan.spec.gates.as_ref()?;
-        let learned = self.learned.get(device)?;
-        let of = |version: &VersionName| Sample::of(learned, &rollout.plan.model, version);
-        Some(Pair {
-            before: of(rollout.plan.previous.as_ref()?)?,
-            after: of(&rollout.plan.spec.version)?,
-        })
+    fn pairs(&self, device: &DeviceName, rollout: &Rollout) -> Option<Pairs> {
+        let plan = &rollout.plan;
+        plan.spec.gates.as_ref()?;
+        let versions = [plan.previous.as_ref()?, &plan.spec.version];
+        rollout::pairs(self.rungs.get(device)?, &plan.model, versions)
     }
 
     /// When something happens without an event.

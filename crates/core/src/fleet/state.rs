@@ -4,13 +4,14 @@ use super::clones::Starts;
 use super::devices::{Live, StreamId};
 use super::leader::Term;
 use super::outbox::Outbox;
-use super::record::{DeploymentRecord, DeviceRecord, LearnedRows, Published, learned_map};
+use super::record::{DeploymentRecord, DeviceRecord, Published, Rows, from_rows};
 use super::{Refused, keys, rollout_record};
 use crate::event::{Event, Severity};
 use crate::learning::LearnedMap;
 use crate::mutants::{self, Mutant};
 use crate::names::{DeploymentName, DeviceName, ModelName, RolloutName, VersionName};
 use crate::rollout::Rollout;
+use crate::rungs::RungMap;
 use crate::time::Millis;
 use crate::view::Kind;
 use serde::de::DeserializeOwned;
@@ -44,6 +45,7 @@ pub type Row = (Vec<u8>, Vec<u8>);
 pub struct Fleet {
     pub(super) devices: BTreeMap<DeviceName, DeviceRecord>,
     pub(super) learned: BTreeMap<DeviceName, LearnedMap>,
+    pub(super) rungs: BTreeMap<DeviceName, RungMap>,
     pub(super) deployments: BTreeMap<DeploymentName, DeploymentRecord>,
     pub(super) rollouts: BTreeMap<RolloutName, Rollout>,
     pub(super) versions: BTreeMap<(ModelName, VersionName), Published>,
@@ -72,6 +74,21 @@ fn load<T: DeserializeOwned, E: std::error::Error>(
         .collect()
 }
 
+/// What windows taught, by device and by version and variant or rung `K`.
+type Taught<K, T> = BTreeMap<DeviceName, BTreeMap<(ModelName, VersionName, K), T>>;
+
+fn load_taught<K: DeserializeOwned + Ord, T: DeserializeOwned, E: std::error::Error>(
+    range: &mut impl FnMut(&[u8]) -> Result<Vec<Row>, E>,
+    prefix: &[u8],
+) -> Result<Taught<K, T>, LoadError<E>> {
+    let all = load::<Rows<K, T>, E>(range, prefix)?.into_iter();
+    let all = all.filter_map(|(key, rows)| {
+        let name = std::str::from_utf8(key.strip_prefix(prefix)?).ok()?;
+        Some((DeviceName::new(name).ok()?, from_rows(rows)))
+    });
+    Ok(all.collect())
+}
+
 impl Fleet {
     /// Reads everything from a store, of which `range` gives all rows under a prefix by key.
     ///
@@ -91,17 +108,15 @@ impl Fleet {
         );
         let versions = load::<Published, E>(range, keys::VERSIONS)?;
         let events = load::<Event, E>(range, keys::EVENTS)?;
-        let learned = load::<LearnedRows, E>(range, keys::LEARNED)?;
-        let learned = learned.into_iter().filter_map(|(key, rows)| {
-            let name = std::str::from_utf8(key.strip_prefix(keys::LEARNED)?).ok()?;
-            Some((DeviceName::new(name).ok()?, learned_map(rows)))
-        });
+        let learned = load_taught(range, keys::LEARNED)?;
+        let rungs = load_taught(range, keys::RUNGS)?;
         let events = events.into_iter().filter_map(|(key, event)| {
             let number = key.strip_prefix(keys::EVENTS)?.try_into().ok()?;
             Some((u64::from_be_bytes(number), event))
         });
         Ok(Self {
-            learned: learned.collect(),
+            learned,
+            rungs,
             events: events.collect(),
             devices: devices
                 .into_iter()
@@ -128,6 +143,11 @@ impl Fleet {
     /// What was learned, by device.
     pub fn learned(&self) -> &BTreeMap<DeviceName, LearnedMap> {
         &self.learned
+    }
+
+    /// What devices measured on each rung of their ladders.
+    pub fn rungs(&self) -> &BTreeMap<DeviceName, RungMap> {
+        &self.rungs
     }
 
     /// Deployments by name.

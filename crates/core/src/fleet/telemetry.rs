@@ -2,7 +2,7 @@
 
 use super::devices::StreamId;
 use super::outbox::ToDevice;
-use super::record::{MAX_INSTALLATIONS, learned_rows};
+use super::record::{MAX_INSTALLATIONS, rows};
 use super::state::Fleet;
 use super::{Refused, keys};
 use crate::mutants::{self, Mutant};
@@ -44,7 +44,10 @@ impl Fleet {
         }
         if fresh {
             if let Some(learned) = self.learned.get(name) {
-                self.out.keep(keys::learned(name), &learned_rows(learned));
+                self.out.keep(keys::learned(name), &rows(learned));
+            }
+            if let Some(rungs) = self.rungs.get(name) {
+                self.out.keep(keys::rungs(name), &rows(rungs));
             }
             self.keep_device(name);
             for window in &windows {
@@ -119,5 +122,8 @@ impl Fleet {
         let key = (model.clone(), version.clone(), variant.clone());
         let learned = self.learned.entry(name.clone()).or_default();
         learned.entry(key).or_default().observe(window);
+        let key = (model.clone(), version.clone(), window.power_state);
+        let rungs = self.rungs.entry(name.clone()).or_default();
+        rungs.entry(key).or_default().observe(window);
     }
 }

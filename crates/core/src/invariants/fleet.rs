@@ -51,6 +51,8 @@ pub fn nothing_forgotten(before: &Fleet, after: &Fleet) -> Result<(), Violation>
         hold(NAME, same, || format!("device {name}"))?;
         let same = before.learned().get(name) == after.learned().get(name);
         hold(NAME, same, || format!("what was learned of {name}"))?;
+        let same = before.rungs().get(name) == after.rungs().get(name);
+        hold(NAME, same, || format!("what {name} measured on each rung"))?;
     }
     Ok(())
 }

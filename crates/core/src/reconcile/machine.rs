@@ -2,6 +2,7 @@
 
 use super::clocks::Clocks;
 use super::state::{DeviceEffect, DeviceEvent, DeviceState, ModelSlot, SlotVersion};
+use crate::assignment::Ladder;
 use crate::digest::{ArtefactRef, Digest};
 use crate::manifest::{NativeCode, VariantManifest};
 use crate::mutants::{self, Mutant};
@@ -401,6 +402,22 @@ impl Reconciler {
     /// The power state taken last.
     pub fn power_state(&self) -> PowerState {
         self.power
+    }
+
+    /// The power state whose rung a runner serves: the present one, or, while the variant of that is
+    /// still on its way, the first that this variant is for.
+    pub fn rung_of(
+        &self,
+        model: &ModelName,
+        version: &VersionName,
+        variant: &VariantName,
+    ) -> PowerState {
+        let ladder = self.held(model, version).map(|v| &v.ladder);
+        let of = |ladder: &Ladder| match ladder.rung(self.power) {
+            Some(present) if present == variant => None,
+            _ => ladder.first_of(variant),
+        };
+        ladder.and_then(of).unwrap_or(self.power)
     }
 
     /// Artefacts that must not be deleted: everything of active, previous and pending versions.

@@ -318,10 +318,11 @@ pub(super) fn overall(readings: &[Reading]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::{Pair, Sample};
+    use super::super::sample::{Pair, Pairs, Sample};
     use super::*;
-    use crate::learning::Noise;
     use crate::outputs::{Histogram, OutputStats};
+    use crate::profile::PowerState;
+    use crate::rungs::Noise;
 
     fn pair(latency: (u32, u32), energy: (u64, u64), traps: u64) -> Pair {
         let noise = Noise {
@@ -362,7 +363,9 @@ mod tests {
 
     fn read(gates: &Gates, pairs: &[Pair]) -> Vec<Reading> {
         let mut sums = Sums::default();
-        pairs.iter().for_each(|pair| sums.count(gates, pair, 1));
+        for pair in pairs {
+            sums.count(gates, &[(PowerState::Mains, pair.clone())].into(), 1);
+        }
         gates.read(&sums)
     }
 
@@ -400,6 +403,53 @@ mod tests {
         assert_eq!(overall(&read(&gates(), &[])), Verdict::Inconclusive);
         let none = read(&none(), &[few]);
         assert_eq!((none.len(), overall(&none)), (0, Verdict::Pass));
+    }
+
+    #[test]
+    fn each_rung_is_held_against_the_same_rung_before() {
+        use PowerState::{Low, Mains};
+        use Verdict::{Fail, Inconclusive, Pass};
+        let shares = |pair: Pair, before, after| Pair {
+            before: Sample {
+                inferences: before,
+                ..pair.before
+            },
+            after: Sample {
+                inferences: after,
+                ..pair.after
+            },
+        };
+        // Was on the mains, and is now on a low battery, where a variant of a third serves: together
+        // 4,000 uJ before and 2,000 after.
+        let moved = |rise: u64| {
+            let large = pair((3_000, 3_000), (3_000, 3_000 * rise / 100), 0);
+            let small = pair((1_000, 1_000), (1_000, 1_000 * rise / 100), 0);
+            let rungs = [
+                (Mains, shares(large, 1_000, 500)),
+                (Low, shares(small, 100, 5_000)),
+            ];
+            Pairs::from(rungs)
+        };
+        let verdict = |rungs: Pairs| {
+            let mut sums = Sums::default();
+            (0..5).for_each(|_| sums.count(&gates(), &rungs, 1));
+            gates().read(&sums)[1].clone()
+        };
+        let hungrier = verdict(moved(140));
+        assert_eq!(
+            (hungrier.verdict, hungrier.devices),
+            (Fail, 5),
+            "{hungrier}"
+        );
+        assert!((hungrier.change - 40.0).abs() < 0.1, "{hungrier}");
+        assert_eq!(verdict(moved(100)).verdict, Pass);
+        // Of two rungs without one in common nothing can be said.
+        let mut apart = moved(140);
+        apart.remove(&Mains);
+        apart
+            .entry(Low)
+            .and_modify(|p| p.before = Sample::default());
+        assert_eq!(verdict(apart).verdict, Inconclusive);
     }
 
     #[test]

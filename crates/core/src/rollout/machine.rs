@@ -1,7 +1,7 @@
 //! The state machine: events in, effects out.
 
 use super::pace::Move;
-use super::sample::Pair;
+use super::sample::Pairs;
 use super::state::{DeviceRollout, Rollout, RolloutState};
 use crate::assignment::Ladder;
 use crate::event::{Event, Severity};
@@ -61,8 +61,8 @@ pub enum RolloutEvent {
         status: Option<Box<ModelStatus>>,
         /// Inferences that it has reported for the new version's code since the rollout began.
         inferences: u64,
-        /// What it measured before and after, once there is something of both.
-        measured: Option<Pair>,
+        /// What it measured before and after on each rung, once there is something of both.
+        measured: Option<Pairs>,
     },
     /// A device left the fleet.
     Gone {

@@ -2,7 +2,7 @@
 //! same time for ten devices and for a million.
 
 use super::gate::Gates;
-use super::sample::Pair;
+use super::sample::Pairs;
 use super::sums::Sums;
 use crate::names::DeviceName;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measured {
     gates: Option<Gates>,
-    pairs: BTreeMap<DeviceName, Pair>,
+    pairs: BTreeMap<DeviceName, Pairs>,
     sums: Sums,
 }
 
@@ -26,31 +26,31 @@ impl Measured {
     }
 
     /// What was measured for these gates.
-    pub fn restored(gates: Option<Gates>, pairs: BTreeMap<DeviceName, Pair>) -> Self {
+    pub fn restored(gates: Option<Gates>, pairs: BTreeMap<DeviceName, Pairs>) -> Self {
         let mut all = Self::new(gates);
-        for (device, pair) in pairs {
-            all.insert(&device, pair);
+        for (device, pairs) in pairs {
+            all.insert(&device, pairs);
         }
         all
     }
 
     /// Takes the newest figures of a device; `false` when they are those that were there.
-    pub(super) fn insert(&mut self, device: &DeviceName, pair: Pair) -> bool {
-        if self.pairs.get(device) == Some(&pair) {
+    pub(super) fn insert(&mut self, device: &DeviceName, pairs: Pairs) -> bool {
+        if self.pairs.get(device) == Some(&pairs) {
             return false;
         }
         if let Some(gates) = &self.gates {
             if let Some(old) = self.pairs.get(device) {
                 self.sums.count(gates, old, -1);
             }
-            self.sums.count(gates, &pair, 1);
+            self.sums.count(gates, &pairs, 1);
         }
-        self.pairs.insert(device.clone(), pair);
+        self.pairs.insert(device.clone(), pairs);
         true
     }
 
     /// What a device measured.
-    pub fn get(&self, device: &DeviceName) -> Option<&Pair> {
+    pub fn get(&self, device: &DeviceName) -> Option<&Pairs> {
         self.pairs.get(device)
     }
 
@@ -78,10 +78,11 @@ impl Measured {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::sample::Sample;
+    use super::super::sample::{Pair, Sample};
     use super::*;
-    use crate::learning::{Clumping, Noise};
     use crate::outputs::{Histogram, OutputStats};
+    use crate::profile::PowerState;
+    use crate::rungs::{Clumping, Noise};
     use proptest::prelude::*;
 
     fn outputs() -> impl Strategy<Value = OutputStats> {
@@ -101,7 +102,7 @@ mod tests {
         })
     }
 
-    fn pair() -> impl Strategy<Value = Pair> {
+    fn pairs() -> impl Strategy<Value = Pairs> {
         let sample = (
             0..200_u64,
             (0..9_u64, 0..3_u64, 0..5_u64),
@@ -137,19 +138,22 @@ mod tests {
                 }
             },
         );
-        prop::array::uniform2(sample).prop_map(|[before, after]| Pair { before, after })
+        let state =
+            prop::sample::select(vec![PowerState::Mains, PowerState::High, PowerState::Low]);
+        let pair = prop::array::uniform2(sample).prop_map(|[before, after]| Pair { before, after });
+        prop::collection::btree_map(state, pair, 1..4)
     }
 
     proptest! {
         #[test]
         fn the_sums_are_those_of_the_newest_figures(
-            reports in prop::collection::vec((0_usize..6, pair()), 0..40),
+            reports in prop::collection::vec((0_usize..6, pairs()), 0..40),
         ) {
             let gates = Gates::default();
             let mut kept = Measured::new(Some(gates.clone()));
-            for (device, pair) in &reports {
+            for (device, pairs) in &reports {
                 let name = DeviceName::new(format!("pi-{device}")).unwrap();
-                kept.insert(&name, pair.clone());
+                kept.insert(&name, pairs.clone());
             }
             let mut walked = Sums::default();
             for device in kept.devices() {

@@ -21,7 +21,7 @@
 //! | `phase` | how long each phase of a device may last |
 //! | `windows` | when devices may fetch and switch |
 //! | `progress` | what reports say of a device |
-//! | `sample` | what a device measured under a version |
+//! | `sample` | what a device measured under a version on each rung |
 //! | `measured`, `sums` | what devices measured, summed up as it comes |
 //! | `gate` | what these figures say of a wave |
 //! | `bounds` | the tests behind that: what holds at every look |
@@ -61,7 +61,7 @@ pub use measured::Measured;
 pub use pace::{Duration, Move, Pace};
 pub use phase::{Deadlines, Phase};
 pub use plan::{FleetDevice, PlanError, PlannedDevice, RolloutPlan, Unfit, plan};
-pub use sample::{Pair, Sample};
+pub use sample::{Pair, Pairs, Sample, pairs};
 pub use spec::{DisruptionBudget, MAX_WAVES, RolloutSpec, SpecError, WaveSize};
 pub use state::{DeviceRollout, Rollout, RolloutState, Wait};
 pub use windows::{MAX_WAIT_S, Windows};

@@ -2,7 +2,7 @@
 
 use super::machine::RolloutEffect;
 use super::plan::PlannedDevice;
-use super::sample::Pair;
+use super::sample::Pairs;
 use super::state::{DeviceRollout, Rollout, Wait};
 use crate::mutants::{self, Mutant};
 use crate::names::DeviceName;
@@ -35,7 +35,7 @@ impl Rollout {
     pub(super) fn measure(
         &mut self,
         device: DeviceName,
-        measured: Option<Pair>,
+        measured: Option<Pairs>,
         effects: &mut Vec<RolloutEffect>,
     ) {
         let moved = matches!(
@@ -43,8 +43,8 @@ impl Rollout {
             Some(DeviceRollout::Serving { .. } | DeviceRollout::Succeeded)
         );
         let gated = self.plan.spec.gates.is_some();
-        if let Some(pair) = measured.filter(|_| moved && gated)
-            && self.measured.insert(&device, pair)
+        if let Some(pairs) = measured.filter(|_| moved && gated)
+            && self.measured.insert(&device, pairs)
         {
             effects.push(RolloutEffect::KeepDevice { device });
         }

@@ -1,13 +1,14 @@
-//! What a device measured under one version, as gates look at it.
+//! What a device measured under one version on one rung of its ladder, as gates look at it.
 
 use super::gate::LEAST_SPREAD;
-use crate::learning::{Clumping, LearnedMap, Noise};
 use crate::names::{ModelName, VersionName};
 use crate::outputs::OutputStats;
-use crate::sketch::LatencySketch;
+use crate::profile::PowerState;
+use crate::rungs::{Clumping, Noise, Rung, RungMap};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-/// What a device measured under one version.
+/// What a device measured under one version on one rung.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Sample {
@@ -33,7 +34,10 @@ pub struct Sample {
     pub outputs: OutputStats,
 }
 
-/// A device's figures under the version before and under the new one.
+/// A device's figures under the version before and under the new one, by rung.
+pub type Pairs = BTreeMap<PowerState, Pair>;
+
+/// A device's figures on one rung under the version before and under the new one.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Pair {
     /// Before.
@@ -61,31 +65,9 @@ impl Noise {
         let inverse = |noise: Self| 1.0 / f64::from(noise.windows.max(1));
         (each * inverse(before), each * inverse(after))
     }
-
-    fn merged(self, other: Self) -> Self {
-        let freedom = (self.freedom() + other.freedom()).max(1.0);
-        let spread = ((self.squares() + other.squares()) / freedom).sqrt();
-        Self {
-            windows: self.windows.saturating_add(other.windows),
-            spread_ppm: (spread * 1e6) as u32,
-        }
-    }
 }
 
 impl Clumping {
-    fn merged(self, other: Self) -> Self {
-        let (n, m) = (f64::from(self.windows), f64::from(other.windows));
-        let mean =
-            |a: u32, b: u32| ((f64::from(a) * n + f64::from(b) * m) / (n + m).max(1.0)) as u32;
-        Self {
-            windows: self.windows.saturating_add(other.windows),
-            errors_permille: mean(self.errors_permille, other.errors_permille),
-            traps_permille: mean(self.traps_permille, other.traps_permille),
-            nonfinite_permille: mean(self.nonfinite_permille, other.nonfinite_permille),
-            repeated_permille: mean(self.repeated_permille, other.repeated_permille),
-        }
-    }
-
     /// Tries that an independent one stands for under each version, which had so many hits: that of
     /// a rate which differs from window to window in proportion to itself, as much under both.
     pub(super) fn of_both(
@@ -102,29 +84,45 @@ impl Clumping {
     }
 }
 
-impl Sample {
-    /// Figures of all variants of a version together; `None` before the first inference.
-    pub fn of(learned: &LearnedMap, model: &ModelName, version: &VersionName) -> Option<Self> {
-        let of_version = learned
-            .iter()
-            .filter(|((m, v, _), _)| m == model && v == version);
-        let mut all = Self::default();
-        let (mut latency, mut energy_uj, mut metered) = (LatencySketch::default(), 0.0, 0);
-        for (_, one) in of_version {
-            all.inferences = all.inferences.saturating_add(one.inferences);
-            all.errors = all.errors.saturating_add(one.errors);
-            all.traps = all.traps.saturating_add(one.traps);
-            all.nonfinite = all.nonfinite.saturating_add(one.nonfinite);
-            latency.merge(&one.latencies);
-            all.latency_noise = all.latency_noise.merged(one.latency_noise());
-            energy_uj += one.energy_uj as f64;
-            metered += one.energy_inferences;
-            all.energy_noise = all.energy_noise.merged(one.energy_noise());
-            all.clumping = all.clumping.merged(one.clumping());
-            all.outputs.merge(&one.outputs);
+impl From<&Rung> for Sample {
+    fn from(rung: &Rung) -> Self {
+        Self {
+            inferences: rung.inferences,
+            errors: rung.errors,
+            traps: rung.traps,
+            nonfinite: rung.nonfinite,
+            latency_us_p95: rung.latency_us_p95(),
+            latency_noise: rung.latency_noise(),
+            energy_nj: rung.energy_nj(),
+            energy_noise: rung.energy_noise(),
+            clumping: rung.clumping(),
+            outputs: rung.outputs.clone(),
         }
-        all.latency_us_p95 = latency.quantile(0.95);
-        all.energy_nj = (metered > 0).then(|| (energy_uj * 1e3 / metered as f64) as u64);
-        (all.inferences > 0).then_some(all)
     }
+}
+
+/// What a device measured under two versions, on each rung that it was on under the second; `None`
+/// before the first inference of either.
+pub fn pairs(
+    rungs: &RungMap,
+    model: &ModelName,
+    [before, after]: [&VersionName; 2],
+) -> Option<Pairs> {
+    let of = |version: &VersionName| -> BTreeMap<PowerState, Sample> {
+        let of_version = rungs
+            .iter()
+            .filter(|((m, v, _), rung)| m == model && v == version && rung.inferences > 0);
+        of_version
+            .map(|((_, _, state), rung)| (*state, rung.into()))
+            .collect()
+    };
+    let (mut before, after) = (of(before), of(after));
+    if before.is_empty() || after.is_empty() {
+        return None;
+    }
+    let pair = |(state, after)| {
+        let before = before.remove(&state).unwrap_or_default();
+        (state, Pair { before, after })
+    };
+    Some(after.into_iter().map(pair).collect())
 }

@@ -2,9 +2,9 @@
 
 use super::bounds::{distance, independent_share};
 use super::gate::Gates;
-use super::sample::{Pair, Sample};
-use crate::learning::{Clumping, Noise};
-use crate::outputs::Histogram;
+use super::sample::{Pair, Pairs, Sample};
+use crate::outputs::{Histogram, OutputStats};
+use crate::rungs::{Clumping, Noise};
 
 /// Logarithms are summed in units of 2^-32. Integers add up to the same in any order and can be
 /// taken out again, so that a controller that was started anew reads what the one before read.
@@ -97,34 +97,45 @@ pub(super) struct Share {
 }
 
 impl Sums {
-    /// Counts a device in (`sign` 1) or out (-1).
-    pub(super) fn count(&mut self, gates: &Gates, pair: &Pair, sign: i128) {
+    /// Counts a device in (`sign` 1) or out (-1). Each rung is held against the same rung before.
+    pub(super) fn count(&mut self, gates: &Gates, pairs: &Pairs, sign: i128) {
         let least = gates.min_inferences;
-        let (was, is) = (&pair.before, &pair.after);
-        if was.inferences < least || is.inferences < least {
-            return;
+        let mut device = Self::default();
+        let (mut latency, mut energy) = (Ratio::default(), Ratio::default());
+        let (mut classes, mut confidence) = (Shift::default(), Shift::default());
+        for Pair { before, after } in pairs.values() {
+            device.disagreement.rung(&after.outputs);
+            if before.inferences < least || after.inferences < least {
+                continue;
+            }
+            device.rates(least, before, after);
+            latency.rung(before, after, |s| {
+                let p95 = s.latency_us_p95.map(|us| f64::from(us.max(1)));
+                (p95, s.latency_noise)
+            });
+            energy.rung(before, after, |s| {
+                let energy = s.energy_nj.map(|nj| nj.max(1) as f64);
+                (energy, s.energy_noise)
+            });
+            let share = |s: &Sample| independent_share(&s.outputs.classes, s.outputs.turns);
+            let (n, m) = (share(before), share(after));
+            let (was, is) = (&before.outputs, &after.outputs);
+            classes.rung(least, (&was.classes, n), (&is.classes, m));
+            confidence.rung(least, (&was.confidence, n), (&is.confidence, m));
         }
-        let mut logs = |into: fn(&mut Self) -> &mut Logs,
-                        of: fn(&Sample) -> (Option<f64>, Noise)| {
-            let ((before, noise_before), (after, noise_after)) = (of(was), of(is));
-            let ratio = after.zip(before).map(|(after, before)| after / before);
-            let noise = Noise::variances(noise_before, noise_after);
-            let behind = (is.inferences, noise_after.windows.max(1), noise);
-            into(self).count(ratio, behind, sign);
-        };
-        logs(
-            |s| &mut s.latency,
-            |s| {
-                (
-                    s.latency_us_p95.map(|us| f64::from(us.max(1))),
-                    s.latency_noise,
-                )
-            },
-        );
-        logs(
-            |s| &mut s.energy,
-            |s| (s.energy_nj.map(|nj| nj.max(1) as f64), s.energy_noise),
-        );
+        self.latency.device(&latency, sign);
+        self.energy.device(&energy, sign);
+        self.errors.device(&device.errors, sign);
+        self.traps.device(&device.traps, sign);
+        self.nonfinite.device(&device.nonfinite, sign);
+        self.constant.device(&device.constant, sign);
+        self.classes.device(&classes, sign);
+        self.confidence.device(&confidence, sign);
+        self.disagreement.device(&device.disagreement, sign);
+    }
+
+    /// Adds the rates of one rung of a device.
+    fn rates(&mut self, least: u64, was: &Sample, is: &Sample) {
         // A request succeeds or fails; a death takes one with it.
         let failed = |s: &Sample, n: u64| (n, s.inferences.saturating_add(n));
         let of_outputs = |s: &Sample| (s.nonfinite.min(s.inferences), s.inferences);
@@ -135,43 +146,61 @@ impl Sums {
             let (before, after) = (tries(was), tries(is));
             let clumping = ((was.clumping, before.0), (is.clumping, after.0));
             let clumps = Clumping::of_both(clumping.0, clumping.1, of);
-            rates.count(least, before, after, clumps, sign);
+            rates.rung(least, before, after, clumps);
         };
         rate(&mut self.errors, &errors, |c| c.errors_permille);
         rate(&mut self.traps, &traps, |c| c.traps_permille);
         rate(&mut self.nonfinite, &of_outputs, |c| c.nonfinite_permille);
         rate(&mut self.constant, &repeated, |c| c.repeated_permille);
-        let share = |s: &Sample| independent_share(&s.outputs.classes, s.outputs.turns);
-        let (before, after) = (share(was), share(is));
-        let (was, is) = (&was.outputs, &is.outputs);
-        self.classes
-            .count(least, (&was.classes, before), (&is.classes, after), sign);
-        self.confidence.count(
-            least,
-            (&was.confidence, before),
-            (&is.confidence, after),
-            sign,
-        );
-        self.disagreement
-            .count(is.compared - is.agreed.min(is.compared), is.compared, sign);
+    }
+}
+
+/// The ratio of one device: the mean over its rungs of the logarithms, each weighed by the windows
+/// behind it, `n m / (n + m)` for `n` before and `m` after.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ratio {
+    weights: f64,
+    sum: f64,
+    noise: (f64, f64),
+    inferences: u64,
+    windows: u32,
+}
+
+impl Ratio {
+    fn rung(&mut self, was: &Sample, is: &Sample, of: impl Fn(&Sample) -> (Option<f64>, Noise)) {
+        let ((before, noise_before), (after, noise_after)) = (of(was), of(is));
+        let Some((before, after)) = before.zip(after) else {
+            return;
+        };
+        let windows = |noise: Noise| f64::from(noise.windows.max(1));
+        let (n, m) = (windows(noise_before), windows(noise_after));
+        let weight = n * m / (n + m);
+        let noise = Noise::variances(noise_before, noise_after);
+        self.weights += weight;
+        self.sum += weight * (after / before).ln();
+        self.noise.0 += weight * weight * noise.0;
+        self.noise.1 += weight * weight * noise.1;
+        self.inferences = self.inferences.saturating_add(is.inferences);
+        self.windows = self.windows.saturating_add(noise_after.windows.max(1));
     }
 }
 
 impl Logs {
-    /// `behind`: inferences and windows after, and what both sides add to the variance.
-    fn count(&mut self, ratio: Option<f64>, behind: (u64, u32, (f64, f64)), sign: i128) {
-        let Some(ratio) = ratio else { return };
-        let (inferences, windows, noise) = behind;
+    fn device(&mut self, ratio: &Ratio, sign: i128) {
+        if ratio.weights <= 0.0 {
+            return;
+        }
         // A ratio of two u64 has a logarithm below 45, so that squares of a million devices stay
         // below 2^96.
-        let log = fixed(ratio.ln());
+        let log = fixed(ratio.sum / ratio.weights);
+        let squared = ratio.weights * ratio.weights;
         self.devices += sign;
-        self.inferences += sign * i128::from(inferences);
-        self.windows += sign * i128::from(windows);
+        self.inferences += sign * i128::from(ratio.inferences);
+        self.windows += sign * i128::from(ratio.windows);
         self.sum += sign * log;
         self.squares += sign * log * log;
-        self.noise_before += sign * fixed(noise.0);
-        self.noise_after += sign * fixed(noise.1);
+        self.noise_before += sign * fixed(ratio.noise.0 / squared);
+        self.noise_after += sign * fixed(ratio.noise.1 / squared);
     }
 
     /// Mean of the logarithms; 0 of none.
@@ -200,27 +229,30 @@ impl Logs {
 
 impl Rates {
     /// `clumps`: tries that an independent one stands for, before and after.
-    fn count(
-        &mut self,
-        least: u64,
-        before: (u64, u64),
-        after: (u64, u64),
-        clumps: (f64, f64),
-        sign: i128,
-    ) {
+    fn rung(&mut self, least: u64, before: (u64, u64), after: (u64, u64), clumps: (f64, f64)) {
         if before.1 < least.max(1) || after.1 < least.max(1) {
             return;
         }
         let (n, m) = (before.1 as f64, after.1 as f64);
         let weight = n * m / (n + m);
-        self.devices += sign;
-        self.tries += sign * i128::from(after.1);
+        self.devices = 1;
+        self.tries += i128::from(after.1);
         // A weight is below the tries of a device, so that no sum of a million comes near 2^127.
-        self.weights += sign * fixed(weight);
-        self.before += sign * fixed(weight * before.0 as f64 / n);
-        self.after += sign * fixed(weight * after.0 as f64 / m);
-        self.over_before += sign * fixed(weight * weight * clumps.0 / n);
-        self.over_after += sign * fixed(weight * weight * clumps.1 / m);
+        self.weights += fixed(weight);
+        self.before += fixed(weight * before.0 as f64 / n);
+        self.after += fixed(weight * after.0 as f64 / m);
+        self.over_before += fixed(weight * weight * clumps.0 / n);
+        self.over_after += fixed(weight * weight * clumps.1 / m);
+    }
+
+    fn device(&mut self, of: &Self, sign: i128) {
+        self.devices += sign * of.devices;
+        self.tries += sign * of.tries;
+        self.weights += sign * of.weights;
+        self.before += sign * of.before;
+        self.after += sign * of.after;
+        self.over_before += sign * of.over_before;
+        self.over_after += sign * of.over_after;
     }
 
     /// The rates before and after, each with the tries that a plain rate as uncertain would have
@@ -238,25 +270,44 @@ impl Rates {
     }
 }
 
-impl Shifts {
-    fn count(
-        &mut self,
-        least: u64,
-        before: (&Histogram, f64),
-        after: (&Histogram, f64),
-        sign: i128,
-    ) {
+/// Distances of one device: the mean over its rungs, each weighed by its answers after.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shift {
+    answers: u64,
+    found: f64,
+    bias: f64,
+    inverse: f64,
+    after: f64,
+}
+
+impl Shift {
+    fn rung(&mut self, least: u64, before: (&Histogram, f64), after: (&Histogram, f64)) {
         if before.0.total() < least || after.0.total() < least {
             return;
         }
         if let Some(of) = distance(before, after) {
-            self.devices += sign;
-            self.answers += sign * i128::from(after.0.total());
-            self.found += sign * fixed(of.found);
-            self.bias += sign * fixed(of.bias);
-            self.inverse += sign * fixed(of.inverse);
-            self.after += sign * fixed(of.after);
+            let weight = after.0.total() as f64;
+            self.answers = self.answers.saturating_add(after.0.total());
+            self.found += weight * of.found;
+            self.bias += weight * of.bias;
+            self.inverse += weight * weight * of.inverse;
+            self.after += of.after;
         }
+    }
+}
+
+impl Shifts {
+    fn device(&mut self, of: &Shift, sign: i128) {
+        if of.answers == 0 {
+            return;
+        }
+        let answers = of.answers as f64;
+        self.devices += sign;
+        self.answers += sign * i128::from(of.answers);
+        self.found += sign * fixed(of.found / answers);
+        self.bias += sign * fixed(of.bias / answers);
+        self.inverse += sign * fixed(of.inverse / (answers * answers));
+        self.after += sign * fixed(of.after);
     }
 
     /// Mean distance, by how much chance raises it on average at most, and a bound of its standard
@@ -274,12 +325,19 @@ impl Shifts {
 }
 
 impl Share {
-    fn count(&mut self, hits: u64, tries: u64, sign: i128) {
+    fn rung(&mut self, outputs: &OutputStats) {
+        let (tries, agreed) = (outputs.compared, outputs.agreed.min(outputs.compared));
         if tries > 0 {
-            self.devices += sign;
-            self.tries += sign * i128::from(tries);
-            self.hits += sign * i128::from(hits);
+            self.devices = 1;
+            self.tries += i128::from(tries);
+            self.hits += i128::from(tries - agreed);
         }
+    }
+
+    fn device(&mut self, of: &Self, sign: i128) {
+        self.devices += sign * of.devices;
+        self.tries += sign * of.tries;
+        self.hits += sign * of.hits;
     }
 
     /// The share; 0 of nothing.
@@ -299,8 +357,10 @@ mod tests {
             ratios in prop::collection::vec(1e-3..1e3_f64, 1..30),
         ) {
             let mut logs = Logs::default();
-            let windows = (1, 1, (0.01, 0.01));
-            ratios.iter().for_each(|r| logs.count(Some(*r), windows, 1));
+            for ratio in &ratios {
+                let one = Ratio { weights: 0.5, sum: 0.5 * ratio.ln(), ..Ratio::default() };
+                logs.device(&one, 1);
+            }
             let n = ratios.len() as f64;
             let mean = ratios.iter().map(|r| r.ln()).sum::<f64>() / n;
             let squares = ratios.iter().map(|r| (r.ln() - mean).powi(2)).sum::<f64>();
@@ -315,12 +375,12 @@ mod tests {
         // One that fails often was busy before and rests now, the other one the reverse: pooled, the
         // rate would fall from 5 % to 0.1 %, though on neither anything has changed.
         let mut rates = Rates::default();
-        rates.count(1, (5_000, 100_000), (5, 100), (1.0, 1.0), 1);
-        rates.count(1, (0, 1_000), (0, 10_000), (1.0, 1.0), 1);
+        rates.rung(1, (5_000, 100_000), (5, 100), (1.0, 1.0));
+        rates.rung(1, (0, 1_000), (0, 10_000), (1.0, 1.0));
         let (before, after) = rates.rates();
         assert!((before.0 - after.0).abs() < 1e-9, "{before:?} {after:?}");
         let mut one = Rates::default();
-        one.count(1, (5, 50), (1, 200), (1.0, 1.0), 1);
+        one.rung(1, (5, 50), (1, 200), (1.0, 1.0));
         let ((was, n), (is, m)) = one.rates();
         let near = |a: f64, b: f64| (a - b).abs() < 1e-6 * b;
         assert!(near(was, 0.1) && near(n, 50.0) && near(is, 0.005) && near(m, 200.0));

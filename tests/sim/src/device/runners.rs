@@ -350,7 +350,7 @@ impl Device {
             version: key.1.clone(),
             variant: key.2.clone(),
             code,
-            power_state: live.machine.power_state(),
+            power_state: live.machine.rung_of(&key.0, &key.1, &key.2),
             inferences: tally.inferences,
             errors: 0,
             rejected: 0,
