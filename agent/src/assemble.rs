@@ -105,6 +105,8 @@ pub fn assemble(
     profile.energy_sources = accountant.sources();
     let (targets, keys) = (profile.targets.clone(), profile.runtime_keys.clone());
     let machine = Reconciler::new(state, targets, keys, identity.name.clone());
+    // The card may come from another board, with code that is not the best for this one.
+    let machine = machine.found(|artefact| depot.has(artefact));
     let observation = Observation {
         generation: machine.state().generation,
         conditions: probe::conditions(&config),

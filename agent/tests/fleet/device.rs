@@ -82,6 +82,14 @@ impl Device {
         std::fs::write(self.config(), text + more).unwrap();
     }
 
+    /// Makes it take itself for a CPU with these features, or for the one that is here.
+    pub(crate) fn pretend(&self, features: Option<&[&str]>) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        let (own, _) = text.split_once("[emulate]").unwrap_or((&text, ""));
+        let lent = features.map(|f| format!("[emulate]\ncpu_features = {f:?}\n"));
+        std::fs::write(self.config(), own.to_owned() + &lent.unwrap_or_default()).unwrap();
+    }
+
     /// Where it keeps what it keeps.
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.dir.path().join("state")

@@ -9,6 +9,7 @@ mod device;
 mod fetching;
 mod hanging;
 mod hostile;
+mod moved;
 mod serving;
 mod windows;
 

@@ -64,15 +64,12 @@ impl Reconciler {
         (!opening.is_open()).then_some(waits)
     }
 
-    /// When a window of a pending version opens or shuts, by the device's own clock.
+    /// When a window of a version with something pending opens or shuts, by the device's own clock.
     pub(super) fn next_window(&self) -> Option<Millis> {
         let wall = self.clocks.wall?;
-        let pending = self
-            .state
-            .models
-            .values()
-            .filter_map(|s| s.pending.as_ref());
-        let schedules = pending.filter_map(|version| version.schedule.as_deref());
+        let schedules = self
+            .waiting_for_windows()
+            .filter_map(|version| version.schedule.as_deref());
         let both = |schedule: &Schedule| {
             let spans = [&schedule.fetch, &schedule.switch].into_iter().flatten();
             let changes = spans.filter_map(|spans| Opening::at(Some(spans), wall).changes());

@@ -29,6 +29,7 @@ impl Reconciler {
         kind: FailureKind,
         message: &str,
     ) {
+        self.better_not_fetched(turn.now, artefact, kind);
         let waits = |slot: &ModelSlot| {
             let pending = slot.pending.as_ref()?;
             let missing = self.missing(pending).contains(&artefact);
@@ -70,6 +71,19 @@ impl Reconciler {
         kind: FailureKind,
         message: String,
     ) {
+        if let Some(code) = self.not_improved(model, &key) {
+            // What serves goes on, and so does the version.
+            if let Some(slot) = self.state.models.get_mut(model) {
+                let failure = ModelFailure {
+                    variant: key.1.clone(),
+                    kind,
+                    message,
+                };
+                remember(slot, Some(code), &key, &failure);
+                (turn.dirty, turn.report, turn.collect) = (true, true, true);
+            }
+            return;
+        }
         let known = self
             .live
             .get_mut(model)
@@ -94,6 +108,8 @@ impl Reconciler {
         let Some(was_ready) = live.runners.remove(&key) else {
             return;
         };
+        // Better code that was starting beside it starts in its place.
+        live.better.starting.take_if(|(of, _)| *of == key);
         if live.spare.as_ref().is_some_and(|(spare, _)| *spare == key) {
             live.spare = None;
             if live.routed.as_ref() != Some(&key) {
@@ -152,10 +168,7 @@ impl Reconciler {
         kind: FailureKind,
         message: String,
     ) {
-        let code = self
-            .held(model, &key.0)
-            .and_then(|v| self.code_of(v, &key.1))
-            .map(|(_, code)| code.artefact.digest);
+        let code = self.code_run(model, key);
         let serves = self.live.get(model).is_some_and(|l| l.routed.is_some());
         let Some(slot) = self.state.models.get_mut(model) else {
             return;
@@ -167,6 +180,15 @@ impl Reconciler {
             message,
         };
         remember(slot, code, key, &failure);
+        let slots = &self.state.models;
+        let active = slots.get(model).and_then(|slot| slot.active.as_ref());
+        let active = active.filter(|v| *v.version() == key.0);
+        if active.is_some_and(|v| self.has_sound_code(v, &key.1)) {
+            return; // Other code of the same variant is here, and starts in its place.
+        }
+        let Some(slot) = self.state.models.get_mut(model) else {
+            return;
+        };
         let pending = slot.pending.as_ref().is_some_and(|v| *v.version() == key.0);
         if pending {
             slot.pending = None;

@@ -1,10 +1,10 @@
 //! The machine's core: what runs, what shall run, and the step from one to the other.
 
 use super::clocks::Clocks;
+use super::code::Better;
 use super::state::{DeviceEffect, DeviceEvent, DeviceState, ModelSlot, SlotVersion};
 use crate::assignment::Ladder;
 use crate::digest::{ArtefactRef, Digest};
-use crate::manifest::{NativeCode, VariantManifest};
 use crate::mutants::{self, Mutant};
 use crate::names::{DeviceName, ModelName, VariantName, VersionName};
 use crate::profile::PowerState;
@@ -25,6 +25,8 @@ pub(super) type RunnerKey = (VersionName, VariantName);
 pub(super) struct Live {
     /// Runners by what they run; true once ready.
     pub(super) runners: BTreeMap<RunnerKey, bool>,
+    /// What the code is made for that each of them runs.
+    pub(super) targets: BTreeMap<RunnerKey, Target>,
     /// The runner that requests go to.
     pub(super) routed: Option<RunnerKey>,
     /// The runner of the version before, until the probation of the new one ends.
@@ -36,6 +38,15 @@ pub(super) struct Live {
     /// Failed fetches of the pending version so far, and when the next attempt is due.
     pub(super) fetch_failures: u32,
     pub(super) retry_at: Option<Millis>,
+    /// Better code for what serves.
+    pub(super) better: Better,
+}
+
+/// A runner that shall be there.
+struct Wanted {
+    key: RunnerKey,
+    target: Option<Target>,
+    self_test: bool,
 }
 
 /// Effects of one call.
@@ -57,8 +68,11 @@ pub struct Reconciler {
     pub(super) runtime_keys: BTreeSet<String>,
     pub(super) power: PowerState,
     pub(super) live: BTreeMap<ModelName, Live>,
-    /// Artefacts the driver has answered for since the start.
+    /// Artefacts that are on the disk: those that were found there at the start, and those that the
+    /// driver has answered for since.
     pub(super) present: BTreeSet<Digest>,
+    /// The disk was looked at when the machine was made.
+    pub(super) searched: bool,
     pub(super) clocks: Clocks,
 }
 
@@ -80,6 +94,7 @@ impl Reconciler {
             power: PowerState::Mains,
             live: BTreeMap::new(),
             present: BTreeSet::new(),
+            searched: false,
             clocks: Clocks::default(),
         }
     }
@@ -94,7 +109,9 @@ impl Reconciler {
             collect: false,
             effects: Vec::new(),
         };
+        self.settle(&mut turn);
         self.take(&mut turn, event);
+        self.settle(&mut turn);
         let models: Vec<ModelName> = self.state.models.keys().cloned().collect();
         for model in &models {
             self.drop_hopeless(&mut turn, model);
@@ -125,7 +142,12 @@ impl Reconciler {
                 model,
                 version,
                 variant,
-            } => self.ready(turn, &model, (version, variant)),
+            } => {
+                let key = (version, variant);
+                if !self.improved(turn, &model, &key) {
+                    self.ready(turn, &model, key);
+                }
+            }
             DeviceEvent::RunnerFailed {
                 model,
                 version,
@@ -255,14 +277,19 @@ impl Reconciler {
             let rung = self.wanted_rung(slot, active, self.power)?;
             Some((active.version().clone(), rung))
         });
-        let mut wanted: Vec<(RunnerKey, bool)> = Vec::new();
+        let mut wanted: Vec<Wanted> = Vec::new();
+        let want = |version: &SlotVersion, key: RunnerKey, self_test| Wanted {
+            target: self.code_of(version, &key.1).map(|(target, _)| target),
+            key,
+            self_test,
+        };
         let (mut fetch, mut leave) = (None, None);
         if let Some(pending) = &slot.pending {
             let missing = self.missing(pending);
             if missing.is_empty() {
                 let key = self.under_test(model, slot, pending, active.as_ref());
                 let key = key.filter(|_| self.may_switch(pending).is_open());
-                wanted.extend(key.map(|key| (key, true)));
+                wanted.extend(key.map(|key| want(pending, key, true)));
             } else if self.may_fetch(pending).is_open() {
                 fetch = Some((pending.version().clone(), missing));
             } else {
@@ -273,7 +300,10 @@ impl Reconciler {
         let nothing_tested = wanted.is_empty();
         // The first start after a boot runs what was tested before; a climb tests anew.
         let boot = self.live.get(model).is_none_or(|l| l.routed.is_none());
-        wanted.extend(active.clone().map(|key| (key, !boot)));
+        if let (Some(version), Some(key)) = (&slot.active, &active) {
+            let test = !boot || self.perhaps_untested(slot, key);
+            wanted.push(want(version, key.clone(), test));
+        }
         let live = self.live.entry(model.clone()).or_default();
         // The second bound is for a clock that was set back.
         let now = turn.now;
@@ -288,6 +318,7 @@ impl Reconciler {
             live.leave(turn, artefacts);
         }
         live.run(turn, model, &wanted, active.as_ref());
+        self.improve(turn, model);
         self.adopt_running(turn, model);
     }
 
@@ -356,42 +387,12 @@ impl Reconciler {
         all
     }
 
-    fn variant_of<'a>(
-        &self,
-        version: &'a SlotVersion,
-        name: &VariantName,
-    ) -> Option<(&'a VariantManifest, Target)> {
-        let variant = version.manifest.variant(name)?;
-        let target = variant.best_target(&self.targets, &self.runtime_keys)?;
-        Some((variant, target))
-    }
-
-    pub(super) fn code_of<'a>(
-        &self,
-        version: &'a SlotVersion,
-        name: &VariantName,
-    ) -> Option<(Target, &'a NativeCode)> {
-        let (variant, target) = self.variant_of(version, name)?;
-        Some((target, variant.native.get(&target)?))
-    }
-
     /// Whichever slot of the model holds this version.
     pub fn held(&self, model: &ModelName, version: &VersionName) -> Option<&SlotVersion> {
         let slot = self.state.models.get(model)?;
         let all = [&slot.pending, &slot.active, &slot.previous];
         let mut all = all.into_iter().flatten();
         all.find(|v| v.version() == version)
-    }
-
-    /// What a runner of this variant needs: its manifest and the target whose code it loads.
-    pub fn runnable(
-        &self,
-        model: &ModelName,
-        version: &VersionName,
-        variant: &VariantName,
-    ) -> Option<(&VariantManifest, Target)> {
-        let held = self.held(model, version)?;
-        self.variant_of(held, variant)
     }
 
     /// The state to persist.
@@ -429,17 +430,22 @@ impl Reconciler {
             [active, s.previous.as_ref(), s.pending.as_ref()]
         });
         let needed = versions.flatten().flat_map(|v| self.needed(v));
-        needed.map(|a| a.digest).collect()
+        let mut all: BTreeSet<Digest> = needed.map(|a| a.digest).collect();
+        all.extend(self.of_code_in_use());
+        all
     }
 
     /// The next time at which something is to be done without an event, and what.
     pub fn next_deadline(&self) -> Option<(Millis, &'static str)> {
         let retries = self.live.values().filter_map(|l| l.retry_at);
         let retries = retries.map(|at| (at, "the next attempt to fetch"));
+        let better = self.live.values().filter_map(|l| l.better.retry_at);
+        let better = better.map(|at| (at, "the next attempt to fetch better code"));
         let spares = self.live.values().filter_map(|l| l.spare.as_ref());
         let spares = spares.map(|(_, until)| (*until, "the end of a probation"));
         let windows = self.next_window().map(|at| (at, "a window"));
         retries
+            .chain(better)
             .chain(spares)
             .chain(windows)
             .min_by_key(|(at, _)| *at)
@@ -483,12 +489,19 @@ impl Live {
         &mut self,
         turn: &mut Turn,
         model: &ModelName,
-        wanted: &[(RunnerKey, bool)],
+        wanted: &[Wanted],
         active: Option<&RunnerKey>,
     ) {
-        for (key, self_test) in wanted {
+        for Wanted {
+            key,
+            target,
+            self_test,
+        } in wanted
+        {
             if !self.runners.contains_key(key) {
                 self.runners.insert(key.clone(), false);
+                self.targets.remove(key);
+                self.targets.extend(target.map(|t| (key.clone(), t)));
                 turn.effects.push(DeviceEffect::StartRunner {
                     model: model.clone(),
                     version: key.0.clone(),
@@ -511,7 +524,7 @@ impl Live {
         }
         let spare = self.spare.as_ref().map(|(key, _)| key);
         let keep = |k: &RunnerKey| {
-            wanted.iter().any(|(w, _)| w == k)
+            wanted.iter().any(|w| w.key == *k)
                 || self.routed.as_ref() == Some(k)
                 || spare == Some(k)
         };
@@ -520,6 +533,9 @@ impl Live {
             self.runners.remove(&key);
             turn.stop(model, key);
         }
+        self.targets.retain(|k, _| self.runners.contains_key(k));
+        let starting = self.better.starting.take();
+        self.better.starting = starting.filter(|(k, _)| self.runners.get(k) == Some(&true));
     }
 }
 

@@ -12,13 +12,17 @@
 //! its runner beside the new one for [`PROBATION`], to answer what the new one fails on.
 //! Where the assignment names windows, the device fetches and switches within them, by the time that
 //! it was told and not by its own clock: without one it serves on what it serves.
-//! Code that failed is never tried again on this device.
+//! Code that failed is never tried again on this device. A device may wake up as another board: it goes
+//! on with the code that it has, as far as it may run it, and gets itself better code (`code.rs`).
 
 mod accept;
 mod backlog;
 mod clocks;
+mod code;
 mod failure;
 mod machine;
+#[cfg(test)]
+mod moved;
 #[cfg(test)]
 mod properties;
 mod state;

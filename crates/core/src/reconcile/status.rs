@@ -61,11 +61,11 @@ impl Reconciler {
     /// What requests of this model go to now.
     pub fn serving(&self, model: &ModelName) -> Option<Serving> {
         let (version, variant) = self.live.get(model)?.routed.as_ref()?;
-        let (_, code) = self.code_of(self.held(model, version)?, variant)?;
+        let code = self.code_run(model, &(version.clone(), variant.clone()))?;
         Some(Serving {
             version: version.clone(),
             variant: variant.clone(),
-            code: code.artefact.digest,
+            code,
             power_state: self.power,
         })
     }
