@@ -27,9 +27,10 @@ impl Fleet {
         let entry = self.deployments.get(&spec.deployment);
         let entry = entry.ok_or_else(|| Refused::not_found("deployment", &spec.deployment))?;
         let key = (entry.deployment.model.clone(), spec.version.clone());
-        let published = self.versions.get(&key).ok_or_else(|| {
-            Refused::not_found("version", format_args!("{} of model {}", key.1, key.0))
-        })?;
+        let published = self
+            .versions
+            .get(&key)
+            .ok_or_else(|| Refused::not_found("version", format_args!("{}/{}", key.0, key.1)))?;
         let name = self.next_rollout_name(&spec.deployment)?;
         let previous = entry.version.clone();
         let nothing = LearnedMap::new();
