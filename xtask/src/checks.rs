@@ -2,13 +2,14 @@
 
 use crate::conformance::Ended;
 use crate::shell;
+use std::borrow::Cow;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 enum Outcome {
     Passed,
     Failed,
-    Skipped(&'static str),
+    Skipped(Cow<'static, str>),
 }
 
 struct Check {
@@ -62,6 +63,10 @@ const CHECKS: &[Check] = &[
         run: pi,
     },
     Check {
+        name: "dist",
+        run: dist,
+    },
+    Check {
         name: "deny",
         run: deny,
     },
@@ -71,8 +76,14 @@ const CHECKS: &[Check] = &[
     },
 ];
 
-/// Takes long, and fetches a toolchain and a system for ARM: only when it is asked for.
-const WHEN_NAMED: &str = "pi";
+/// What takes long: only when it is asked for, and why.
+const WHEN_NAMED: [(&str, &str); 2] = [
+    ("pi", "builds agents for ARM: run it with --only pi"),
+    (
+        "dist",
+        "builds all that is installed twice: run it with --only dist",
+    ),
+];
 
 /// Runs the checks whose name contains `only` and prints what came of each.
 #[allow(clippy::print_stderr)]
@@ -84,9 +95,10 @@ pub(crate) fn run(only: Option<&str>) -> ExitCode {
     for check in chosen {
         eprintln!("== {}", check.name);
         let start = Instant::now();
-        let outcome = match only.is_none() && check.name == WHEN_NAMED {
-            true => Outcome::Skipped("builds the agent for ARM: run it with --only pi"),
-            false => (check.run)(),
+        let named = WHEN_NAMED.into_iter().find(|(name, _)| *name == check.name);
+        let outcome = match named.filter(|_| only.is_none()) {
+            Some((_, why)) => Outcome::Skipped(why.into()),
+            None => (check.run)(),
         };
         rows.push((check.name, outcome, start.elapsed().as_secs()));
     }
@@ -186,7 +198,7 @@ fn conformance() -> Outcome {
     match crate::conformance::check() {
         Ended::Passed => Outcome::Passed,
         Ended::Failed => Outcome::Failed,
-        Ended::Absent => Outcome::Skipped("ONNX's own tests cannot be fetched"),
+        Ended::Absent => Outcome::Skipped("ONNX's own tests cannot be fetched".into()),
     }
 }
 
@@ -194,20 +206,34 @@ fn fuzz() -> Outcome {
     match crate::fuzz::check() {
         Ended::Passed => Outcome::Passed,
         Ended::Failed => Outcome::Failed,
-        Ended::Absent => {
-            Outcome::Skipped("ONNX Runtime, which results are held against, cannot be fetched")
-        }
+        Ended::Absent => Outcome::Skipped(
+            "ONNX Runtime, which results are held against, cannot be fetched".into(),
+        ),
     }
 }
 
 fn pi() -> Outcome {
-    match crate::pi::check() {
-        Ended::Passed => Outcome::Passed,
-        Ended::Failed => Outcome::Failed,
-        Ended::Absent => {
-            Outcome::Skipped("there is no emulator of ARM here, and none can be fetched")
-        }
+    if let Some(why) = crate::pi::obstacle() {
+        return Outcome::Skipped(why.into());
     }
+    match crate::pi::check() {
+        Ok(()) => Outcome::Passed,
+        Err(error) => failed(&error),
+    }
+}
+
+/// Builds with the profile of what people install, and twice: minutes.
+fn dist() -> Outcome {
+    match crate::dist::check() {
+        Ok(()) => Outcome::Passed,
+        Err(error) => failed(&error),
+    }
+}
+
+#[allow(clippy::print_stderr)]
+fn failed(error: &anyhow::Error) -> Outcome {
+    eprintln!("error: {error:#}");
+    Outcome::Failed
 }
 
 /// Licences, bans and sources need no network; `cargo-deny` comes from the ordinary registries.
@@ -250,7 +276,7 @@ fn advisories() -> Outcome {
         .output()
         .is_ok_and(|o| o.status.success());
     if !reached {
-        return Outcome::Skipped("the advisory database cannot be reached");
+        return Outcome::Skipped("the advisory database cannot be reached".into());
     }
     outcome(
         Command::new("cargo-deny")

@@ -5,8 +5,10 @@
 
 use super::archive::{Entry, gzip, sha256, tar};
 use super::platform::Platform;
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::Read as _;
 
 /// Nobody's number in most distributions; the volume has to be writable for it.
 const USER: &str = "65532:65532";
@@ -102,12 +104,67 @@ pub(super) fn image(
     tar(&entries, mtime)
 }
 
+/// What runs from an image: its files as one tar file, and how it is started.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) layer: Vec<u8>,
+    pub(super) entrypoint: Vec<String>,
+    pub(super) command: Vec<String>,
+    pub(super) environment: Vec<(String, String)>,
+}
+
+/// Reads an image of one layer by following its descriptors, each held against its digest and size.
+///
+/// # Errors
+/// When a blob is missing or is not what names it.
+pub(super) fn read(bytes: &[u8]) -> Result<Image> {
+    let mut files = BTreeMap::new();
+    for file in tar::Archive::new(bytes).entries()? {
+        let mut file = file?;
+        let path = file.path()?.display().to_string();
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        files.insert(path, bytes);
+    }
+    let named = |descriptor: &Value| -> Result<Vec<u8>> {
+        let digest = descriptor["digest"].as_str().context("no digest")?;
+        let blob = files.get(&format!("blobs/{}", digest.replace(':', "/")));
+        let blob = blob.with_context(|| format!("no blob {digest}"))?;
+        let fits = format!("sha256:{}", sha256(blob)) == digest && descriptor["size"] == blob.len();
+        ensure!(fits, "blob {digest} is another one");
+        Ok(blob.clone())
+    };
+    let index: Value = serde_json::from_slice(files.get("index.json").context("no index.json")?)?;
+    let manifest: Value = serde_json::from_slice(&named(&index["manifests"][0])?)?;
+    let config: Value = serde_json::from_slice(&named(&manifest["config"])?)?;
+    let mut layer = Vec::new();
+    let packed = named(&manifest["layers"][0])?;
+    flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut layer)?;
+    let diff = format!("sha256:{}", sha256(&layer));
+    ensure!(
+        config["rootfs"]["diff_ids"] == json!([diff]),
+        "another layer"
+    );
+    let words = |name: &str| -> Vec<String> {
+        let list = config["config"][name].as_array().into_iter().flatten();
+        list.filter_map(|w| w.as_str().map(str::to_owned)).collect()
+    };
+    let pair = |text: &String| {
+        let (name, value) = text.split_once('=')?;
+        Some((name.to_owned(), value.to_owned()))
+    };
+    Ok(Image {
+        layer,
+        entrypoint: words("Entrypoint"),
+        command: words("Cmd"),
+        environment: words("Env").iter().filter_map(pair).collect(),
+    })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
-    use std::io::Read as _;
 
     /// Files of a tar file by their paths.
     fn walk(bytes: &[u8]) -> BTreeMap<String, (u32, Vec<u8>)> {
@@ -124,15 +181,6 @@ mod tests {
             .collect()
     }
 
-    /// What a descriptor names, if size and digest are right.
-    fn named(files: &BTreeMap<String, (u32, Vec<u8>)>, descriptor: &Value) -> Vec<u8> {
-        let digest = descriptor["digest"].as_str().unwrap();
-        let (_, bytes) = &files[&format!("blobs/{}", digest.replace(':', "/"))];
-        assert_eq!(format!("sha256:{}", sha256(bytes)), digest);
-        assert_eq!(descriptor["size"], bytes.len());
-        bytes.clone()
-    }
-
     #[test]
     fn whoever_follows_the_descriptors_finds_every_file_and_nothing_else() {
         let inside = [
@@ -143,22 +191,20 @@ mod tests {
         assert_eq!(bytes, image(Platform::Amd64, "1.2.3", &inside, 7).unwrap());
         let files = walk(&bytes);
         assert_eq!(files.len(), 5, "{:?}", files.keys());
-        let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
-        assert_eq!(json(&files["oci-layout"].1)["imageLayoutVersion"], "1.0.0");
-        let index = json(&files["index.json"].1);
-        let manifest = json(&named(&files, &index["manifests"][0]));
-        let config = json(&named(&files, &manifest["config"]));
-        let layer = named(&files, &manifest["layers"][0]);
-        let mut unpacked = Vec::new();
-        flate2::read::GzDecoder::new(layer.as_slice())
-            .read_to_end(&mut unpacked)
-            .unwrap();
-        let diff = format!("sha256:{}", sha256(&unpacked));
-        assert_eq!(config["rootfs"]["diff_ids"], json!([diff]));
-        assert_eq!(config["architecture"], "amd64");
-        let found = walk(&unpacked);
+        assert_eq!(
+            serde_json::from_slice::<Value>(&files["oci-layout"].1).unwrap()["imageLayoutVersion"],
+            "1.0.0"
+        );
+        let read = read(&bytes).unwrap();
+        assert_eq!(read.entrypoint, ["/usr/bin/sandpiper"]);
+        let found = walk(&read.layer);
         let want = inside.map(|e| (e.path, (e.mode, e.bytes)));
         assert_eq!(found, BTreeMap::from(want));
+        // One bit of any blob is noticed.
+        let mut damaged = bytes;
+        let layers = damaged.windows(8).position(|w| w == b"\"layers\"");
+        damaged[layers.unwrap() + 1] ^= 1;
+        assert!(super::read(&damaged).is_err());
     }
 
     /// What others make of it: skopeo reads the archive and compares every digest.

@@ -3,12 +3,14 @@
 
 mod apt;
 mod archive;
+mod check;
 mod deb;
 mod debian;
 mod image;
 mod platform;
 mod toolchain;
 
+pub(crate) use check::own as check;
 pub(crate) use debian::Debian;
 pub(crate) use platform::{Platform, Program};
 
@@ -32,6 +34,9 @@ pub(crate) struct Args {
     /// For these only; all otherwise.
     #[arg(long)]
     target: Vec<Platform>,
+    /// Build everything once more from nothing and compare every byte; run the controller's image.
+    #[arg(long)]
+    check: bool,
 }
 
 /// Builds and packages; prints the files.
@@ -43,11 +48,16 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     } else {
         &args.target
     };
-    match make(chosen) {
-        Ok(files) => {
-            for file in files {
-                println!("{}", file.display());
-            }
+    let lines = match args.check {
+        true => check::check(chosen),
+        false => make(chosen, &out()).map(|files| {
+            let names = files.iter().map(|f| f.display().to_string());
+            names.collect()
+        }),
+    };
+    match lines {
+        Ok(lines) => {
+            lines.iter().for_each(|line| println!("{line}"));
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -89,24 +99,23 @@ pub(crate) fn deb_name(program: Program, platform: Platform) -> String {
     format!("{}_{VERSION}_{}.deb", program.package(), platform.name())
 }
 
-fn make(platforms: &[Platform]) -> Result<Vec<PathBuf>> {
-    let out = out();
-    std::fs::create_dir_all(&out)?;
+fn make(platforms: &[Platform], out: &Path) -> Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(out)?;
     let mtime = source_date()?;
     let installer = read(&deploy("install.sh"))?;
-    let mut made = vec![write(&out, "install.sh", &installer)?];
+    let mut made = vec![write(out, "install.sh", &installer)?];
     // The controller last: its package brings those of the agents along, to give them to devices.
     for &platform in platforms {
         let program = build(platform, Program::Agent, PROFILE)?;
-        made.extend(agent(platform, &program, &out, mtime)?);
+        made.extend(agent(platform, &program, out, mtime)?);
     }
     for &platform in platforms {
         if platform.programs().contains(&Program::Controller) {
             let program = build(platform, Program::Controller, PROFILE)?;
-            made.extend(controller(platform, &program, &out, mtime)?);
+            made.extend(controller(platform, &program, out, mtime)?);
         }
     }
-    made.push(checksums(&out)?);
+    made.push(checksums(out)?);
     Ok(made)
 }
 
@@ -131,6 +140,14 @@ pub(crate) fn debian() -> Debian {
     Debian::at(cross_dir())
 }
 
+/// Whether programs can be built for a platform here; fetches a toolchain if there is none.
+///
+/// # Errors
+/// Why not, and what to do.
+pub(crate) fn has_toolchain(platform: Platform) -> Result<()> {
+    Toolchain::find(platform, &cross_dir()).map(drop)
+}
+
 /// Puts the packages of one agent into a directory; [`seal`] makes it one to install from.
 ///
 /// # Errors
@@ -148,20 +165,30 @@ pub(crate) fn seal(out: &Path) -> Result<()> {
     checksums(out).map(drop)
 }
 
+/// Where cargo builds for a platform. Apart for each: what one sets in the environment would make it
+/// build the other's macros and build scripts anew.
+fn built(platform: Platform) -> PathBuf {
+    cross_dir().join("build").join(platform.name())
+}
+
+/// Where a program is once it is built.
+fn in_place(platform: Platform, program: Program, profile: &str) -> PathBuf {
+    let directory = if profile == "dev" { "debug" } else { profile };
+    let of_target = built(platform).join(platform.triple());
+    of_target.join(directory).join(program.package())
+}
+
 /// Builds one program with a profile of cargo; the path of its file.
 pub(crate) fn build(platform: Platform, program: Program, profile: &str) -> Result<PathBuf> {
     let cross = cross_dir();
     let toolchain = Toolchain::find(platform, &cross)?;
     let package = program.package();
     say(&format!("building {package} for {}", platform.name()));
-    // Apart for each platform: what one sets in the environment would make cargo build the other's
-    // macros and build scripts anew.
-    let built = cross.join("build").join(platform.name());
     // Alone: together with others, cargo would join features, and the agent carries no compiler.
     let status = toolchain
         .build()
         .args(["--locked", "--quiet", "--profile", profile, "--target-dir"])
-        .arg(&built)
+        .arg(built(platform))
         .args(["--package", package, "--bin", package])
         .status()
         .context("cannot start cargo")?;
@@ -170,8 +197,7 @@ pub(crate) fn build(platform: Platform, program: Program, profile: &str) -> Resu
         "cargo could not build {package} for {}",
         platform.name()
     );
-    let directory = if profile == "dev" { "debug" } else { profile };
-    let path = built.join(platform.triple()).join(directory).join(package);
+    let path = in_place(platform, program, profile);
     let size = std::fs::metadata(&path)?.len();
     say(&format!("{package} for {}: {size} bytes", platform.name()));
     ensure!(

@@ -1,7 +1,8 @@
-//! The boards that are played, each by the CPU that QEMU knows it by.
+//! The boards that are played, each by the CPU that QEMU knows it by; and this machine, as it is.
 
 use crate::dist::Platform;
 use sandpiper_core::target::Target;
+use sandpiper_sandbox::host_target;
 
 /// A board.
 #[derive(Debug, Clone, Copy)]
@@ -16,8 +17,21 @@ pub(super) struct Board {
     pub(super) target: Target,
 }
 
-/// Every kind of board that a package is made for.
-pub(super) const BOARDS: [Board; 4] = [
+/// The kinds of boards that a package is made for.
+pub(super) fn boards(platform: Platform) -> Vec<Board> {
+    if platform == Platform::Amd64 {
+        return vec![Board {
+            name: "this machine",
+            platform,
+            cpu: "own",
+            target: host_target(),
+        }];
+    }
+    let all = BOARDS.into_iter();
+    all.filter(|b| b.platform == platform).collect()
+}
+
+const BOARDS: [Board; 4] = [
     Board {
         name: "Pi Zero 2 W, Pi 3",
         platform: Platform::Arm64,

@@ -1,7 +1,8 @@
-//! QEMU's user-mode emulation: the machine's own, or Debian's package unpacked below `target`.
+//! QEMU's user-mode emulation: the machine's own, or Debian's package unpacked below `target`. Programs
+//! of this machine's own platform need none.
 
 use crate::dist::{Debian, Platform};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,8 @@ use std::path::{Path, PathBuf};
 /// Runs programs of one platform on this machine.
 #[derive(Debug, Clone)]
 pub(super) struct Emulator {
-    program: PathBuf,
+    /// None for this machine's own platform.
+    program: Option<PathBuf>,
     platform: Platform,
 }
 
@@ -22,7 +24,14 @@ impl Emulator {
         let name = match platform {
             Platform::Arm64 => "qemu-aarch64-static",
             Platform::Armhf => "qemu-arm-static",
-            Platform::Amd64 => "qemu-x86_64-static",
+            Platform::Amd64 => {
+                ensure!(
+                    cfg!(target_arch = "x86_64"),
+                    "amd64 is played on amd64 only"
+                );
+                let program = None;
+                return Ok(Self { program, platform });
+            }
         };
         let own = Path::new("/usr/bin").join(name);
         let program = if own.exists() {
@@ -30,7 +39,13 @@ impl Emulator {
         } else {
             debian.program("qemu-user-static", name)?
         };
+        let program = Some(program);
         Ok(Self { program, platform })
+    }
+
+    /// Whether programs are emulated at all.
+    pub(super) fn emulates(&self) -> bool {
+        self.program.is_some()
     }
 
     /// A program that runs `inner` as on a CPU that QEMU knows by this name.
@@ -39,11 +54,11 @@ impl Emulator {
     /// When it cannot be written.
     pub(super) fn wrap(&self, dir: &Path, cpu: &str, inner: &Path) -> Result<PathBuf> {
         let path = dir.join(format!("{}-on-{cpu}", self.platform.name()));
-        let text = format!(
-            "#!/bin/sh\nexec '{}' -cpu {cpu} '{}' \"$@\"\n",
-            self.program.display(),
-            inner.display()
-        );
+        let emulator = match &self.program {
+            Some(program) => format!("'{}' -cpu {cpu} ", program.display()),
+            None => String::new(),
+        };
+        let text = format!("#!/bin/sh\nexec {emulator}'{}' \"$@\"\n", inner.display());
         fs::write(&path, text)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok(path)
@@ -51,8 +66,12 @@ impl Emulator {
 
     /// What makes a kernel run this platform's programs by this emulator, in the words of
     /// `binfmt_misc`: the head of an ELF file for the machine, executable or shared. `F`: the
-    /// emulator is opened now, so that it is found from within another root, too.
+    /// emulator is opened now, so that it is found from within another root, too. Empty where there is
+    /// nothing to emulate.
     pub(super) fn registration(&self) -> String {
+        let Some(program) = &self.program else {
+            return String::new();
+        };
         let (bits, machine) = match self.platform {
             Platform::Arm64 => (2, 0xb7),
             Platform::Armhf => (1, 0x28),
@@ -67,7 +86,7 @@ impl Emulator {
             "\\xff".repeat(7),
             "\\xff".repeat(8)
         );
-        let program = self.program.display();
-        format!(":{}:M::{magic}:{mask}:{program}:F", self.platform.name())
+        let (name, program) = (self.platform.name(), program.display());
+        format!(":{name}:M::{magic}:{mask}:{program}:F")
     }
 }

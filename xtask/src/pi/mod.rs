@@ -8,9 +8,8 @@ mod kernels;
 mod root;
 mod serving;
 
-use self::board::{BOARDS, Board};
+use self::board::{Board, boards};
 use self::emulator::Emulator;
-use crate::conformance::Ended;
 use crate::dist::{self, Debian, Platform, Program};
 use anyhow::{Context as _, Result, ensure};
 use sandpiper_e2e::binaries::Binaries;
@@ -20,7 +19,7 @@ use std::process::ExitCode;
 /// Choices.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// For these platforms only; arm64 and armhf otherwise.
+    /// For these platforms only; arm64 and armhf otherwise. amd64 is this machine, without emulation.
     #[arg(long)]
     target: Vec<Platform>,
     /// Cargo's profile for the agent: `dist` is what people install and takes long to build.
@@ -61,33 +60,55 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// As a check: absent where neither a toolchain nor an emulator can be had.
-#[allow(clippy::print_stderr)]
-pub(crate) fn check() -> Ended {
+/// Why there are no virtual boards on this machine, if so.
+pub(crate) fn obstacle() -> Option<String> {
     if !cfg!(target_arch = "x86_64") {
-        return Ended::Absent;
+        return Some("results are held against an x86-64 machine".to_owned());
     }
-    if let Err(error) = Emulator::find(Platform::Arm64, &dist::debian()) {
-        eprintln!("{error:#}");
-        return Ended::Absent;
+    if let Some(why) = root::obstacle() {
+        return Some(why.to_owned());
     }
+    let debian = dist::debian();
+    CHECKED_ON.into_iter().find_map(|platform| {
+        let toolchain = dist::has_toolchain(platform);
+        let emulator = Emulator::find(platform, &debian);
+        let error = toolchain.and(emulator.map(drop)).err()?;
+        Some(format!("no boards of {}: {error:#}", platform.name()))
+    })
+}
+
+/// As a check, where there is no [`obstacle`].
+///
+/// # Errors
+/// What did not pass.
+pub(crate) fn check() -> Result<()> {
     let args = Args {
         target: Vec::new(),
         profile: CHECKED.to_owned(),
         agent: None,
         only: None,
     };
-    match all(&args, &[Platform::Arm64]) {
-        Ok(()) => Ended::Passed,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            Ended::Failed
-        }
-    }
+    all(&args, &CHECKED_ON)
+}
+
+/// Installs a package around this agent into a system of its platform, and has it serve; a line that
+/// tells why not, where this machine cannot.
+///
+/// # Errors
+/// What did not pass.
+pub(crate) fn installed(platform: Platform, agent: &Path) -> Result<()> {
+    let args = Args {
+        target: vec![platform],
+        profile: CHECKED.to_owned(),
+        agent: Some(agent.to_owned()),
+        only: Some(Part::Devices),
+    };
+    all(&args, &[platform])
 }
 
 /// The profile of a check: quick to build, and the code that decides is the same.
 const CHECKED: &str = "dev";
+const CHECKED_ON: [Platform; 2] = [Platform::Arm64, Platform::Armhf];
 
 #[allow(clippy::print_stdout)]
 fn all(args: &Args, platforms: &[Platform]) -> Result<()> {
@@ -111,7 +132,7 @@ fn all(args: &Args, platforms: &[Platform]) -> Result<()> {
         _ => kernels::cases()?,
     };
     for (platform, emulator, agent) in &agents {
-        for board in boards(*platform).filter(|_| !cases.is_empty()) {
+        for board in boards(*platform).iter().filter(|_| !cases.is_empty()) {
             let compared = kernels::compare(&cases, board, emulator, agent)?;
             println!(
                 "{}: {} integer models give the same bits as here, {} float models differ by at most {:.1e}",
@@ -140,10 +161,6 @@ fn all(args: &Args, platforms: &[Platform]) -> Result<()> {
     Ok(())
 }
 
-fn boards(platform: Platform) -> impl Iterator<Item = &'static Board> {
-    BOARDS.iter().filter(move |b| b.platform == platform)
-}
-
 fn title(board: &Board) -> String {
     format!("{} ({}, code for {})", board.name, board.cpu, board.target)
 }
@@ -157,7 +174,7 @@ fn whole(
     emulator: &Emulator,
     packages: &Path,
 ) -> Result<()> {
-    for board in boards(platform) {
+    for board in &boards(platform) {
         let served = site
             .device(board, debian, emulator, packages)
             .and_then(|device| site.serve(&device, board))

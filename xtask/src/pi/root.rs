@@ -109,6 +109,11 @@ impl Root {
         Ok(it)
     }
 
+    /// Whether its programs are emulated.
+    pub(super) fn is_emulated(&self) -> bool {
+        self.emulator.emulates()
+    }
+
     /// Where a path of the system is on this machine.
     pub(super) fn path(&self, inside: &str) -> PathBuf {
         self.dir.join(inside.trim_start_matches('/'))
@@ -144,7 +149,8 @@ impl Root {
         // as root, which is what gives it the rights to mount.
         let wait =
             "until grep -q . /proc/self/uid_map; do sleep 0.01; done; exec sh -ec \"$0\" \"$@\"";
-        let inside = "mount -t binfmt_misc binfmt \"$1/binfmt\"; printf %s \"$2\" >\"$1/binfmt/register\"; \
+        let inside = "[ -z \"$2\" ] || { mount -t binfmt_misc binfmt \"$1/binfmt\"; \
+             printf %s \"$2\" >\"$1/binfmt/register\"; }; \
              mount --rbind /proc \"$1/proc\"; mount --rbind /dev \"$1/dev\"; \
              root=$1 user=$3; shift 3; exec chroot --userspec=\"$user\" \"$root\" \"$@\"";
         let mut command = Command::new("unshare");

@@ -40,9 +40,13 @@ pub(crate) struct Args {
     /// Print one JSON object.
     #[arg(long)]
     pub(super) json: bool,
-    /// Profile of cargo that controller and agent are built with.
+    /// Profile of cargo that controller and agent are built with, and the program that measures the hop.
     #[arg(long, default_value = "release")]
     profile: String,
+    /// A directory that holds both programs, instead of building them: what `dist` made for this machine
+    /// is below target/cross/build.
+    #[arg(long)]
+    programs: Option<PathBuf>,
     /// Variant of examples/activity that is served.
     #[arg(long, default_value = "small-int8")]
     variant: String,
@@ -68,9 +72,8 @@ pub(super) fn measure(args: &Args) -> Result<Report> {
         file.is_file(),
         "examples/activity has no variant `{variant}`"
     );
-    super::say("building");
-    let binaries = Binaries::build(&args.profile)?;
-    let provenance = Provenance::of(&args.profile);
+    let (binaries, build) = programs(args)?;
+    let provenance = Provenance::of(&build);
     let subject = format!("one agent, serving activity/{variant}");
     let mut report = Report::new(provenance, &subject);
     let dir = tempfile::tempdir()?;
@@ -95,6 +98,25 @@ pub(super) fn measure(args: &Args) -> Result<Report> {
         times(&mut report, &mut bench, args)?;
     }
     Ok(report)
+}
+
+/// Both programs, and what they were built as.
+fn programs(args: &Args) -> Result<(Binaries, String)> {
+    let Some(dir) = &args.programs else {
+        super::say("building");
+        return Ok((Binaries::build(&args.profile)?, args.profile.clone()));
+    };
+    // The agent is started from another directory.
+    let dir = std::path::absolute(dir)?;
+    let binaries = Binaries {
+        controller: dir.join("sandpiper"),
+        agent: dir.join("sandpiper-agent"),
+    };
+    for program in [&binaries.controller, &binaries.agent] {
+        ensure!(program.is_file(), "there is no {}", program.display());
+    }
+    let shown = args.programs.as_deref().unwrap_or(&dir).display();
+    Ok((binaries, format!("of {shown}")))
 }
 
 struct Figures {
