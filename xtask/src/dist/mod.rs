@@ -34,9 +34,12 @@ pub(crate) struct Args {
     /// For these only; all otherwise.
     #[arg(long)]
     target: Vec<Platform>,
-    /// Build everything once more from nothing and compare every byte; run the controller's image.
+    /// Build everything once more from nothing, and compare every byte.
     #[arg(long)]
-    check: bool,
+    twice: bool,
+    /// Hold the checksums against the files, and run the controller from its image.
+    #[arg(long)]
+    run: bool,
 }
 
 /// Builds and packages; prints the files.
@@ -48,14 +51,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     } else {
         &args.target
     };
-    let lines = match args.check {
-        true => check::check(chosen),
-        false => make(chosen, &out()).map(|files| {
-            let names = files.iter().map(|f| f.display().to_string());
-            names.collect()
-        }),
-    };
-    match lines {
+    match lines(args, chosen) {
         Ok(lines) => {
             lines.iter().for_each(|line| println!("{line}"));
             ExitCode::SUCCESS
@@ -65,6 +61,22 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What was made, or what held of it.
+fn lines(args: &Args, platforms: &[Platform]) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    if args.twice {
+        lines.extend(check::twice(platforms)?);
+    }
+    if args.run {
+        lines.extend(check::tried(platforms)?);
+    }
+    if !args.twice && !args.run {
+        let made = make(platforms, &out())?;
+        lines.extend(made.iter().map(|f| f.display().to_string()));
+    }
+    Ok(lines)
 }
 
 #[allow(clippy::print_stderr)]
@@ -201,10 +213,10 @@ pub(crate) fn build(platform: Platform, program: Program, profile: &str) -> Resu
     let size = std::fs::metadata(&path)?.len();
     say(&format!("{package} for {}: {size} bytes", platform.name()));
     ensure!(
-        profile != PROFILE || size <= program.max_bytes(),
+        profile != PROFILE || size <= program.max_bytes(platform),
         "{package} for {} has {size} bytes, {} are allowed",
         platform.name(),
-        program.max_bytes()
+        program.max_bytes(platform)
     );
     Ok(path)
 }

@@ -212,7 +212,7 @@ impl Site {
         wait::until("what was served promotes both versions", PATIENCE, || {
             process.check()?;
             let all = self.controller.list("rollouts")?;
-            let promoted = all.iter().all(|r| r["state"] == "promoted");
+            let promoted = all.iter().all(|r| r["state"]["state"] == "promoted");
             Ok(promoted.then_some(()))
         })?;
         let lockdown = wait::until(
