@@ -108,7 +108,7 @@ pub(crate) fn installed(platform: Platform, agent: &Path) -> Result<()> {
 
 /// The profile of a check: quick to build, and the code that decides is the same.
 const CHECKED: &str = "dev";
-const CHECKED_ON: [Platform; 2] = [Platform::Arm64, Platform::Armhf];
+const CHECKED_ON: [Platform; 1] = [Platform::Arm64];
 
 #[allow(clippy::print_stdout)]
 fn all(args: &Args, platforms: &[Platform]) -> Result<()> {
