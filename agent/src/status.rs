@@ -83,6 +83,7 @@ mod tests {
             },
             models: Vec::new(),
             refused: None,
+            agent: None,
         };
         assert_eq!(render(&seen).unwrap(), "generation 4\n");
         seen.refused = Some("it was altered".into());

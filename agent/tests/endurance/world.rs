@@ -103,6 +103,7 @@ impl World {
         let assignment = Assignment {
             device: DeviceName::new("shed-1").unwrap(),
             generation: Generation(generation),
+            agent: None,
             models: [(manifest.model.clone(), model)].into(),
         };
         DeviceEvent::Assigned(assignment, vec![manifest.clone()])

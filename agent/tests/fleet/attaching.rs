@@ -48,6 +48,7 @@ impl Setup {
             conditions: probe::conditions(&config),
             models: Vec::new(),
             refused: None,
+            agent: None,
         });
         let (inputs, inbox) = mpsc::channel(8);
         let (give, channel) = watch::channel(None);

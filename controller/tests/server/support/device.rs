@@ -228,6 +228,7 @@ pub(crate) fn observation(generation: u64, models: Vec<ModelStatus>) -> Observat
         },
         models,
         refused: None,
+        agent: None,
     }
 }
 

@@ -98,7 +98,6 @@ pub struct Updater {
     restarts: bool,
 }
 
-
 impl Updater {
     /// A machine over the record that was persisted, in a program that calls itself `program` and
     /// is either that of a release (`running`) or the installed one.
@@ -473,7 +472,11 @@ impl Updater {
     }
 
     fn phase(&self) -> UpdatePhase {
-        let tried = self.record.trial.as_ref().map(|t| t.program.artefact.digest);
+        let tried = self
+            .record
+            .trial
+            .as_ref()
+            .map(|t| t.program.artefact.digest);
         if tried.is_some() && tried == self.running {
             return UpdatePhase::Trying;
         }

@@ -174,11 +174,13 @@ impl Device {
                 UpdateEffect::Persist if self.full => return self.backlog.push_front(effect),
                 UpdateEffect::Persist => self.record = machine.record().clone(),
                 UpdateEffect::Fetch(a) => {
-                    self.backlog.extend(machine.handle(self.now, UpdateEvent::Fetched(a)));
+                    self.backlog
+                        .extend(machine.handle(self.now, UpdateEvent::Fetched(a)));
                 }
                 UpdateEffect::Stage(a) => {
                     self.ready.insert(a.digest);
-                    self.backlog.extend(machine.handle(self.now, UpdateEvent::Staged(a, Ok(()))));
+                    self.backlog
+                        .extend(machine.handle(self.now, UpdateEvent::Staged(a, Ok(()))));
                 }
                 UpdateEffect::StopFetch(_) => {}
                 UpdateEffect::Collect => {
@@ -208,7 +210,10 @@ impl Device {
         let held = self.record.confirmed.as_ref();
         if let Some(held) = held {
             assert!(self.ready.contains(&held.artefact.digest), "deleted");
-            assert!(Some(&held.version) >= self.floor.as_ref(), "below the floor");
+            assert!(
+                Some(&held.version) >= self.floor.as_ref(),
+                "below the floor"
+            );
         }
         if let Some(tried) = &self.record.trial {
             assert!(self.ready.contains(&tried.program.artefact.digest));

@@ -131,9 +131,7 @@ pub enum ReleaseError {
     #[error("the release has no program")]
     Empty,
     /// A program of an impossible size.
-    #[error(
-        "the program for {arch} has {size_bytes} bytes; a program has 1 to {MAX_AGENT_BYTES}"
-    )]
+    #[error("the program for {arch} has {size_bytes} bytes; a program has 1 to {MAX_AGENT_BYTES}")]
     Size {
         /// For which architecture.
         arch: Arch,

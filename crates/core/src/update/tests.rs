@@ -96,7 +96,14 @@ fn order_of(number: u64, record: &UpdateRecord) -> AgentOrder {
 
 #[test]
 fn versions_are_ordered_and_written_in_one_way() {
-    let all = ["0.1.0-rc.1", "0.1.0-rc.2", "0.1.0", "0.2.0", "0.10.0", "1.0.0"];
+    let all = [
+        "0.1.0-rc.1",
+        "0.1.0-rc.2",
+        "0.1.0",
+        "0.2.0",
+        "0.10.0",
+        "1.0.0",
+    ];
     for pair in all.windows(2) {
         assert!(version(pair[0]) < version(pair[1]), "{pair:?}");
         assert_eq!(version(pair[0]).to_string(), pair[0]);
@@ -143,7 +150,10 @@ fn one_that_does_not_attach_in_time_falls_back_and_is_left_alone() {
     assert_eq!(over, [UpdateEffect::Persist, UpdateEffect::Restart]);
     let record = tried.record().clone();
     let why = &record.settled.as_ref().unwrap().why;
-    assert!(why.contains("did not attach to the controller within 120 s"), "{why}");
+    assert!(
+        why.contains("did not attach to the controller within 120 s"),
+        "{why}"
+    );
 
     let mut back = updater(record, None).resumed(Some(order(1, "0.2.0")), BTreeSet::new());
     assert_eq!(back.handle(Millis(0), UpdateEvent::Attached(true)), []);
@@ -165,7 +175,10 @@ fn one_whose_models_do_not_serve_falls_back() {
     let over = tried.handle(Millis(0).plus(DEADLINE), UpdateEvent::Tick);
     assert_eq!(over, [UpdateEffect::Persist, UpdateEffect::Restart]);
     let why = tried.record().settled.clone().unwrap().why;
-    assert!(why.contains("activity did not serve again within 120 s"), "{why}");
+    assert!(
+        why.contains("activity did not serve again within 120 s"),
+        "{why}"
+    );
 }
 
 #[test]
