@@ -3,6 +3,7 @@
 use crate::assemble::{Kept, assemble};
 use crate::attach::Attachment;
 use crate::config::Config;
+use crate::driver::Ended;
 use crate::fetcher::Patience;
 use crate::identity::Identity;
 use crate::launch::ProcessLauncher;
@@ -10,6 +11,7 @@ use crate::memory::Program;
 use crate::notify::Notifier;
 use crate::sentinel;
 use crate::serve::router;
+use crate::update::Running;
 use anyhow::Context;
 use sandpiper_core::names::DeviceName;
 use sandpiper_core::profile::DeviceProfile;
@@ -19,7 +21,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
+/// How long requests in flight are waited for before another program takes over. A watchdog waits
+/// longer.
+const DRAIN: Duration = Duration::from_secs(10);
 /// More is no token, whatever is piped in.
 const MAX_TOKEN_BYTES: u64 = 16 << 10;
 /// After this time a start is over.
@@ -102,8 +108,9 @@ fn hand_over(state_dir: &Path) -> std::io::Result<()> {
 ///
 /// # Errors
 /// What prevents the start.
-pub async fn run(config: Config) -> anyhow::Result<()> {
-    let kept = Kept::load(&fsio::system(), &config.state_dir)?;
+pub async fn run(config: Config, running: &Running) -> anyhow::Result<Ended> {
+    let mut kept = Kept::load(&fsio::system(), &config.state_dir)?;
+    kept.running = running.release;
     // This very program, also after an upgrade has put another one in its place: runner and
     // agent always speak the same protocol.
     let launcher = Arc::new(ProcessLauncher {
@@ -115,7 +122,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
     let app = router(agent.routes, config.max_body_bytes);
-    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let (drain, drained) = oneshot::channel::<()>();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async {
+        // Without a word it goes on until it is aborted.
+        if drained.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    });
+    let server = tokio::spawn(server.into_future());
     let state_dir = config.state_dir;
     let attachment = Attachment {
         identity: agent.identity,
@@ -139,11 +153,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             .context("cannot start the thread that watches the main loop")?;
     }
     tokio::spawn(give_back());
-    driver
+    let ended = driver
         .run(agent.inbox, agent.fetched, notifier, stop_signal())
         .await;
-    server.abort();
-    Ok(())
+    let server_aborts = server.abort_handle();
+    if ended == Ended::Restart {
+        // Requests in flight are answered; whoever comes now finds the program that follows.
+        let _ = drain.send(());
+        if tokio::time::timeout(DRAIN, server).await.is_err() {
+            tracing::warn!("requests that take longer than {DRAIN:?} are cut by the update");
+        }
+    }
+    server_aborts.abort();
+    Ok(ended)
 }
 
 /// Gives back what only the start, or an installation, needed, again and again.

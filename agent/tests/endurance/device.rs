@@ -4,7 +4,7 @@ use crate::within;
 use crate::world::{Bench, Conduct, MODEL, World};
 use sandpiper_agent::assemble::{Kept, assemble};
 use sandpiper_agent::config::Config;
-use sandpiper_agent::driver::{Handle, Input};
+use sandpiper_agent::driver::{Ended, Handle, Input};
 use sandpiper_agent::fetcher::Patience;
 use sandpiper_agent::notify::Notifier;
 use sandpiper_agent::serve::routes::{Routes, Served};
@@ -31,7 +31,7 @@ pub(crate) struct Running {
     pub(crate) ring: Arc<Mutex<Ring>>,
     pub(crate) bench: Arc<Bench>,
     stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Ended>,
 }
 
 pub(crate) fn config(root: &Path) -> Config {
