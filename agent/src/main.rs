@@ -57,11 +57,11 @@ fn main() -> ExitCode {
 fn run(config: Config) -> anyhow::Result<()> {
     let running = update::choose(&config.state_dir).context("cannot find this program")?;
     let runtime = app::runtime()?;
-    let ended = runtime.block_on(app::run(config, &running))?;
+    let (ended, socket) = runtime.block_on(app::run(config, &running))?;
     runtime.shutdown_timeout(SHUTDOWN);
     match ended {
         Ended::Stopped => Ok(()),
-        Ended::Restart => Err(update::start_again(&running))
+        Ended::Restart => Err(update::start_again(&running, Some(&socket)))
             .context("the installed program of the agent cannot be started"),
     }
 }

@@ -6,7 +6,9 @@
 //! ```
 
 mod programs;
+mod socket;
 mod start;
 
 pub use programs::{Programs, StageError};
+pub use socket::inherited;
 pub use start::{Running, VERSION, choose, start_again};

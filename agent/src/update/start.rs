@@ -2,11 +2,13 @@
 //! process over. The process keeps its number, so a service manager that watches it sees nothing.
 
 use super::Programs;
+use super::socket::pass;
 use crate::words::chain;
 use sandpiper_core::digest::Digest;
 use sandpiper_core::update::{Staged, Start, UpdateRecord};
 use sandpiper_transport::fsio;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -121,12 +123,13 @@ fn again(path: &Path) -> Command {
     command
 }
 
-/// Begins anew with the installed program, which chooses. Returns only when that fails. To be called
-/// when nothing runs in this process any more.
-pub fn start_again(running: &Running) -> io::Error {
+/// Begins anew with the installed program, which chooses, and leaves it the socket that requests come
+/// in at. Returns only when that fails. To be called when nothing runs in this process any more.
+pub fn start_again(running: &Running, socket: Option<&OwnedFd>) -> io::Error {
     reap();
     let mut command = again(&running.installed);
     command.env_remove(PROGRAM).env_remove(INSTALLED);
+    pass(socket, &mut command);
     command.exec()
 }
 

@@ -147,7 +147,13 @@ impl Updater {
     /// never set.
     pub fn handle(&mut self, now: Millis, event: UpdateEvent) -> Vec<UpdateEffect> {
         let mut effects = Vec::new();
-        self.began.get_or_insert(now);
+        if self.began.replace(self.began.unwrap_or(now)).is_none() {
+            // What fell back lies there still.
+            let live = self.live();
+            if self.ready.iter().any(|digest| !live.contains(digest)) {
+                effects.push(UpdateEffect::Collect);
+            }
+        }
         self.take(now, event, &mut effects);
         if !self.restarts {
             self.step(now, &mut effects);
