@@ -5,6 +5,7 @@
 //! STATE/agent/sandpiper-agent-DIGEST   programs that lie ready; never written again
 //! ```
 
+mod exec;
 mod programs;
 mod socket;
 mod start;

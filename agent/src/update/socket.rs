@@ -1,21 +1,21 @@
 //! The listening socket over a change of programs: whoever connects meanwhile waits instead of being
 //! turned away.
 
+use super::exec::Next;
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::process::Command;
 
 /// Number of the socket's descriptor, for the program that follows.
 const SOCKET: &str = "SANDPIPER_AGENT_SOCKET";
 
 /// Lets the program that follows have the socket. It stays open whichever program that is.
-pub(super) fn pass(socket: Option<&OwnedFd>, command: &mut Command) {
-    command.env_remove(SOCKET);
+pub(super) fn pass(socket: Option<&OwnedFd>, next: &mut Next) {
+    next.set(SOCKET, None);
     if let Some(socket) = socket {
         match fcntl_setfd(socket, FdFlags::empty()) {
-            Ok(()) => drop(command.env(SOCKET, socket.as_raw_fd().to_string())),
+            Ok(()) => next.set(SOCKET, Some(socket.as_raw_fd().to_string().into())),
             Err(error) => tracing::warn!("connections are turned away for a moment: {error}"),
         }
     }

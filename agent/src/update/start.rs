@@ -2,6 +2,7 @@
 //! process over. The process keeps its number, so a service manager that watches it sees nothing.
 
 use super::Programs;
+use super::exec::Next;
 use super::socket::pass;
 use crate::words::chain;
 use sandpiper_core::digest::Digest;
@@ -9,9 +10,7 @@ use sandpiper_core::update::{Staged, Start, UpdateRecord};
 use sandpiper_transport::fsio;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// What this program calls itself.
@@ -106,31 +105,21 @@ fn hand_over(programs: &Programs, running: &Running, program: &Staged) -> String
         Err(error) => return chain(&error),
     };
     tracing::info!(version = %program.version, "hands over to a release");
-    let mut command = again(&path);
-    command.env(PROGRAM, program.artefact.digest.to_string());
-    command.env(INSTALLED, &running.installed);
-    format!("{}: {}", path.display(), command.exec())
-}
-
-/// The same command line with another program.
-fn again(path: &Path) -> Command {
-    let mut arguments = std::env::args_os();
-    let mut command = Command::new(path);
-    if let Some(name) = arguments.next() {
-        command.arg0(name);
-    }
-    command.args(arguments);
-    command
+    let mut next = Next::new(&path);
+    next.set(PROGRAM, Some(program.artefact.digest.to_string().into()));
+    next.set(INSTALLED, Some(running.installed.clone().into()));
+    format!("{}: {}", path.display(), next.exec())
 }
 
 /// Begins anew with the installed program, which chooses, and leaves it the socket that requests come
 /// in at. Returns only when that fails. To be called when nothing runs in this process any more.
 pub fn start_again(running: &Running, socket: Option<&OwnedFd>) -> io::Error {
     reap();
-    let mut command = again(&running.installed);
-    command.env_remove(PROGRAM).env_remove(INSTALLED);
-    pass(socket, &mut command);
-    command.exec()
+    let mut next = Next::new(&running.installed);
+    next.set(PROGRAM, None);
+    next.set(INSTALLED, None);
+    pass(socket, &mut next);
+    next.exec()
 }
 
 /// Runners that have ended are forgotten by the system only when somebody asks for them, and the

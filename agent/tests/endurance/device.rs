@@ -113,6 +113,21 @@ impl Running {
         self.serves(world).await.map(|_| ())
     }
 
+    /// The controller has taken its hello.
+    pub(crate) async fn attached(&self) {
+        self.handle
+            .inputs
+            .send(Input::Attached(true))
+            .await
+            .unwrap();
+    }
+
+    /// Waits until it gives way to another program.
+    pub(crate) async fn gives_way(self) {
+        let Self { task, .. } = self;
+        assert_eq!(task.await.unwrap(), Ended::Restart);
+    }
+
     /// Ends it in good order.
     pub(crate) async fn stop(self) {
         drop(self.channel);
