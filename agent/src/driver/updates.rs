@@ -48,7 +48,11 @@ impl Driver {
                 self.updater.collected();
                 self.collect();
             }
-            UpdateEffect::Restart => self.restarts = true,
+            UpdateEffect::Restart => {
+                let why = self.updater.status().why.unwrap_or_default();
+                tracing::warn!("another program of the agent takes over {why}");
+                self.restarts = true;
+            }
         }
         true
     }

@@ -98,6 +98,17 @@ pub struct Updater {
     restarts: bool,
 }
 
+/// Nothing is deleted that the record on the disk may still name.
+fn in_order(mut effects: Vec<UpdateEffect>) -> Vec<UpdateEffect> {
+    let all = effects.len();
+    effects.retain(|effect| *effect != UpdateEffect::Collect);
+    if effects.len() < all {
+        let restarts = effects.last() == Some(&UpdateEffect::Restart);
+        effects.insert(effects.len() - usize::from(restarts), UpdateEffect::Collect);
+    }
+    effects
+}
+
 impl Updater {
     /// A machine over the record that was persisted, in a program that calls itself `program` and
     /// is either that of a release (`running`) or the installed one.
@@ -158,7 +169,7 @@ impl Updater {
         if !self.restarts {
             self.step(now, &mut effects);
         }
-        effects
+        in_order(effects)
     }
 
     fn take(&mut self, now: Millis, event: UpdateEvent, effects: &mut Vec<UpdateEffect>) {
@@ -364,12 +375,16 @@ impl Updater {
                 if self.running.is_none() {
                     self.record.installed.clone_from(&self.program);
                 }
+                // Starts that were counted stay counted, when one could not be written down.
+                let begun = self.record.trial.as_ref();
+                let begun = begun.filter(|t| t.order == order.number && t.program == wanted);
+                let starts = begun.map_or(0, |t| t.starts);
                 self.record.trial = Some(Trial {
                     order: order.number,
                     program: wanted,
                     oldest: release.oldest.clone(),
                     served: self.models.iter().flat_map(|m| m.serving.clone()).collect(),
-                    starts: 0,
+                    starts,
                 });
                 self.restart(effects);
             }

@@ -70,8 +70,8 @@ fn brought(machine: &mut Updater, order: AgentOrder) -> UpdateRecord {
     assert_eq!(machine.status().phase, Some(UpdatePhase::Fetching));
     let lies = machine.handle(Millis(3), UpdateEvent::Staged(wanted, Ok(())));
     let want = [
-        UpdateEffect::Collect,
         UpdateEffect::Persist,
+        UpdateEffect::Collect,
         UpdateEffect::Restart,
     ];
     assert_eq!(lies, want);
