@@ -423,7 +423,8 @@ fn faults_1_and_2_a_cut_at_a_share_of_all_points_leaves_the_old_or_the_new_model
 /// Without the syncs that the code makes, the same points break: they can.
 #[test]
 fn a_forgotten_sync_is_found() {
-    let lies: [(fn(&Op) -> bool, usize); 4] = [
+    type Lie = (fn(&Op) -> bool, usize);
+    let lies: [Lie; 4] = [
         (|op| matches!(op, Op::Sync(_)), 5),
         (
             |op| matches!(op, Op::SyncDir(dir) if dir.as_os_str().is_empty()),

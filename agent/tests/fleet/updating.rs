@@ -146,13 +146,10 @@ async fn a_release_that_no_publisher_signed_changes_nothing() {
             o.refused.clone().filter(|r| r.contains(why))
         });
         let refused = refused.await;
-        println!("{refused}");
-        let desk = controller.desk();
-        let told = &desk.streams.last().unwrap().hello.observation;
+        let told = seen(&setup, "what it says", |o| Some(o.clone())).await;
         assert_eq!(told.generation.0, 0, "{refused}");
-        assert_eq!(told.agent.as_ref().unwrap().order, 0);
-        assert!(desk.fetches.is_empty());
-        drop(desk);
+        assert_eq!(told.agent.unwrap().order, 0);
+        assert!(controller.desk().fetches.is_empty());
         // The same refusal must not pass for the next one.
         let bundle = bundle_of(controller, "shed-1", 0, &[]);
         send(&setup, bundle).await;

@@ -184,11 +184,8 @@ fn a_release_takes_over_and_one_that_does_not_work_falls_back_by_itself() {
     let release = shed.runs();
     assert!(release.starts_with(shed.device.state_dir().join("agent")));
     let (runners, ended) = children(pid);
-    assert_eq!(
-        runners,
-        [release.clone()],
-        "runners are of the same program"
-    );
+    assert_eq!(runners.len(), 1);
+    assert_eq!(runners[0], release, "runners are of the same program");
     assert_eq!(ended, 0, "runners that ended were asked for");
     let stream = asking.finish().unwrap();
     println!(

@@ -81,6 +81,7 @@ pub fn check(header: &[u8], arch: Arch) -> Result<(), String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

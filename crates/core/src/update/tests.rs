@@ -247,7 +247,8 @@ fn what_is_no_release_for_this_device_is_refused_with_the_reason() {
         let of = r.binaries.get_mut(&Arch::Aarch64).unwrap();
         of.size_bytes = MAX_AGENT_BYTES + 1;
     };
-    let cases: [(&dyn Fn(&mut AgentRelease), &str); 2] = [
+    type Spoil<'a> = &'a dyn Fn(&mut AgentRelease);
+    let cases: [(Spoil<'_>, &str); 2] = [
         (&foreign, "no program for aarch64"),
         (&large, "at most 67108864"),
     ];
