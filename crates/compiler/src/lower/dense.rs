@@ -102,7 +102,12 @@ fn endings(
     // What is to be added to activations as the host multiplies them.
     let shifts: &[i32] = match (sums, terms.element) {
         (None, _) | (_, Element::F32) => &[0],
-        (_, Element::Int { dtype, .. }) if dtype == DType::U8 => &[0, 128],
+        (
+            _,
+            Element::Int {
+                dtype: DType::U8, ..
+            },
+        ) => &[0, 128],
         _ => &[-128, 0],
     };
     let bias = match &terms.bias {
