@@ -85,7 +85,17 @@ pub(crate) struct Exp {
     power: Local,
 }
 
-/// Pushes a polynomial of a variable.
+/// Pushes a polynomial of a variable. Each step is rounded once where the host has the instruction.
+fn fused(f: &mut Func<'_>, x: Local, sum: Local, terms: &[f32]) {
+    f.floats(terms.first().copied().unwrap_or(0.0)).set(sum);
+    for term in terms.iter().skip(1) {
+        f.get(sum).get(x).floats(*term);
+        f.op(I::F32x4RelaxedMadd).set(sum);
+    }
+    f.get(sum);
+}
+
+/// Pushes a polynomial of a variable, with the same bits on every host.
 fn polynomial(f: &mut Func<'_>, x: Local, sum: Local, terms: &[f32]) {
     f.floats(terms.first().copied().unwrap_or(0.0)).set(sum);
     for term in terms.iter().skip(1) {
@@ -226,7 +236,7 @@ fn tail(f: &mut Func<'_>, z: Local, power: Local) {
     f.floats(1.0);
     f.floats(1.0).get(z).floats(TAIL_SLOPE).op(I::F32x4Mul);
     f.op(I::F32x4Add).op(I::F32x4Div).set(t);
-    polynomial(f, t, sum, &TAIL_TERMS);
+    fused(f, t, sum, &TAIL_TERMS);
     f.get(t).op(I::F32x4Mul);
     f.get(power);
     exp.apply(f);
@@ -239,7 +249,7 @@ fn erf(f: &mut Func<'_>) {
     f.set(x);
     f.get(x).op(I::F32x4Abs).set(z);
     f.get(x).get(x).op(I::F32x4Mul).set(square);
-    polynomial(f, square, sum, &ERF_TERMS);
+    fused(f, square, sum, &ERF_TERMS);
     f.get(x).op(I::F32x4Mul);
     f.get(square).op(I::F32x4Neg).set(square);
     f.floats(1.0);

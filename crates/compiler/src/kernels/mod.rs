@@ -64,6 +64,10 @@ pub(crate) trait Kernel {
     fn shares(&self) -> bool {
         false
     }
+    /// Itself, if it is an expression over elements.
+    fn elementwise(&self) -> Option<&Elementwise> {
+        None
+    }
     /// Writes its code. Where [`Kernel::shares`], parts write disjoint places, and each place gets
     /// the same value whatever the number of parts.
     fn emit(&self, f: &mut Func<'_>);
