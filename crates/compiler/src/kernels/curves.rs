@@ -55,7 +55,7 @@ const ERF_ABOVE: [f32; 6] = [
     0.003_883_332_2,
     0.053_101_71,
     0.193_544_97,
-    1.128_379_1,
+    std::f32::consts::FRAC_2_SQRT_PI,
 ];
 /// Those of its divisor.
 const ERF_BELOW: [f32; 6] = [
@@ -88,6 +88,8 @@ pub(crate) struct Exp {
     turns: Local,
     rest: Local,
     power: Local,
+    /// Whether steps may be rounded once.
+    fused: bool,
 }
 
 /// Pushes a polynomial of a variable. Each step is rounded once where the host has the instruction.
@@ -119,7 +121,14 @@ impl Exp {
             turns,
             rest,
             power,
+            fused: false,
         }
+    }
+
+    /// The same with steps that are rounded once where the host can: not the bits of `math::exp`.
+    pub(crate) fn fused(self) -> Self {
+        let fused = true;
+        Self { fused, ..self }
     }
 
     /// Pops a vector x <= 0 and pushes e^x: see `math::exp`, which does the same by the same steps.
@@ -163,7 +172,8 @@ impl Exp {
         f.op(I::F32x4Mul).op(I::F32x4Sub);
         f.get(self.rest).floats(LN_2_LOW);
         f.op(I::F32x4Mul).op(I::F32x4Sub).set(self.rest);
-        polynomial(f, self.rest, self.power, &EXP_TERMS);
+        let sum = if self.fused { fused } else { polynomial };
+        sum(f, self.rest, self.power, &EXP_TERMS);
         f.set(self.power);
     }
 }

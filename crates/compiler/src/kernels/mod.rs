@@ -23,6 +23,7 @@ mod rows;
 mod scalar;
 mod sense;
 mod softmax;
+mod span;
 mod tile;
 
 pub(crate) use copy::{Copy, Fill};
@@ -45,6 +46,7 @@ pub(crate) use reduce::{Reduce, Reduction};
 pub(crate) use scalar::{Bin, Ex, Scalar, Ty, Un, index};
 pub(crate) use sense::BySense;
 pub(crate) use softmax::Softmax;
+pub(crate) use span::Span;
 pub(crate) use tile::Mode;
 
 use crate::emit::{Func, Ref};
