@@ -58,6 +58,17 @@ pub enum InitError {
     /// Certificates cannot be made.
     #[error("cannot make the fleet's certificates")]
     Pki(#[from] PkiError),
+    /// The key that install commands pin cannot be read. It is not replaced without asking: devices
+    /// could not be installed any more with the commands that were handed out.
+    #[error(
+        "the controller's key `{path}` cannot be read: restore it, or remove it to get a new one (install commands of before will be refused by curl)"
+    )]
+    ServerKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Keys cannot be made.
     #[error("cannot make the fleet's signing keys")]
     Key(#[from] KeyError),
@@ -209,10 +220,15 @@ pub fn issue_server(
         "127.0.0.1".to_owned(),
         "::1".to_owned(),
     ]);
-    let kept = std::fs::read_to_string(dir.join("server.key")).ok();
-    let key = match kept.and_then(|pem| KeyPair::from_pem(&pem).ok()) {
-        Some(key) => key,
-        None => KeyPair::generate()?,
+    let path = dir.join("server.key");
+    let unusable = |source| InitError::ServerKey {
+        path: path.clone(),
+        source,
+    };
+    let key = match std::fs::read_to_string(&path) {
+        Ok(pem) => KeyPair::from_pem(&pem).map_err(|e| unusable(e.into()))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => KeyPair::generate()?,
+        Err(error) => return Err(unusable(error.into())),
     };
     let issued = ca.issue_server(&ActorName::new("controller")?, &hosts, &key, now)?;
     write_atomic(&dir.join("server.key"), issued.key_pem.as_bytes(), 0o600)?;
@@ -224,6 +240,25 @@ pub fn issue_server(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_damaged_key_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Millis(1_700_000_000_000);
+        let ca = Ca::create(&"fleet".parse().unwrap(), now).unwrap();
+        let key = issue_server(dir.path(), &ca, &[], now).unwrap();
+        let again = issue_server(dir.path(), &ca, &[], now).unwrap();
+        assert_eq!(again.pin(), key.pin());
+        std::fs::write(dir.path().join("server.key"), "not a key").unwrap();
+        let error = issue_server(dir.path(), &ca, &[], now).map(drop);
+        let text = error.unwrap_err().to_string();
+        assert!(
+            text.contains("server.key") && text.contains("restore it"),
+            "{text}"
+        );
+        let left = std::fs::read_to_string(dir.path().join("server.key")).unwrap();
+        assert_eq!(left, "not a key");
+    }
 
     fn args(device_address: Option<&str>, listen: Option<&str>) -> InitArgs {
         InitArgs {

@@ -59,14 +59,65 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
 #[tokio::main]
 #[allow(clippy::print_stderr)]
 async fn main() -> std::process::ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .init();
-    match run(Program::parse()).await {
+    let program = Program::parse();
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    match &program.command {
+        Command::Serve(_) => log.init(),
+        // Who waits at a terminal reads what is done, not when and by which module.
+        Command::Init(_) | Command::Operate(_) => {
+            log.without_time()
+                .with_target(false)
+                .with_level(false)
+                .init();
+        }
+    }
+    match run(program).await {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err((message, code)) => {
             eprintln!("error: {message}");
             std::process::ExitCode::from(code as u8)
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Commands of `sandpiper` in the blocks of a page, without prompt, comment and `&`.
+    fn commands(page: &str) -> Vec<String> {
+        let joined = page.replace("\\\n", " ");
+        let lines = joined.lines().map(str::trim_start);
+        let lines = lines.map(|line| line.strip_prefix("$ ").unwrap_or(line));
+        let ours = lines.filter(|line| line.starts_with("sandpiper "));
+        let plain = |line: &str| {
+            let line = line.split(" > ").next().unwrap_or(line);
+            line.trim_end_matches(['&', ' ']).to_owned()
+        };
+        ours.map(plain).collect()
+    }
+
+    #[test]
+    fn the_program_understands_every_command_of_its_pages() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let docs = std::fs::read_dir(root.join("docs")).unwrap();
+        let docs = docs.map(|entry| entry.unwrap().path());
+        let pages = docs.chain([root.join("README.md")]);
+        let pages: Vec<_> = pages
+            .filter(|page| page.extension().is_some_and(|e| e == "md"))
+            .collect();
+        let mut understood = 0;
+        for page in pages {
+            for command in commands(&std::fs::read_to_string(&page).unwrap()) {
+                let words = shlex::split(&command).unwrap();
+                if let Err(error) = Program::try_parse_from(words) {
+                    panic!("{}: `{command}`: {error}", page.display());
+                }
+                understood += 1;
+            }
+        }
+        assert!(understood >= 20, "{understood} commands were found");
     }
 }

@@ -16,6 +16,7 @@ mod shell;
 mod sim;
 
 use clap::{Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -32,6 +33,9 @@ enum Command {
         /// Print one JSON object.
         #[arg(long)]
         json: bool,
+        /// Record a session of an operator on a terminal into this file, and as text beside it.
+        #[arg(long, value_name = "FILE", conflicts_with = "json")]
+        record: Option<PathBuf>,
     },
     /// Everything that must pass before a change lands.
     Test {
@@ -62,7 +66,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Command::Demo { json } => demo::run(json),
+        Command::Demo { json, record } => demo::run(json, record.as_deref()),
         Command::Test { only } => checks::run(only.as_deref()),
         Command::Conformance(args) => conformance::run(&args),
         Command::Sim(args) => sim::run(&args),

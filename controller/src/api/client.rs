@@ -1,6 +1,5 @@
 //! The operator's side of the operator service, in domain terms.
 
-use crate::cli::error::ExitCode;
 use sandpiper_core::digest::ArtefactRef;
 use sandpiper_core::names::RolloutName;
 use sandpiper_core::policy::Labels;
@@ -41,25 +40,6 @@ fn status_text(status: &tonic::Status) -> String {
     match status.message() {
         "" => format!("the controller answered {}", status.code().description()),
         message => message.to_owned(),
-    }
-}
-
-impl CallError {
-    /// The exit code of a process that ends because of it.
-    pub fn exit_code(&self) -> ExitCode {
-        use tonic::Code;
-        match self {
-            Self::Connect(_) => ExitCode::Unreachable,
-            Self::Convert(_) => ExitCode::Failure,
-            Self::Status(status) => match status.code() {
-                Code::InvalidArgument | Code::AlreadyExists | Code::OutOfRange => ExitCode::Usage,
-                Code::NotFound => ExitCode::NotFound,
-                Code::PermissionDenied | Code::Unauthenticated => ExitCode::Denied,
-                Code::Unavailable => ExitCode::Unreachable,
-                Code::DeadlineExceeded => ExitCode::Timeout,
-                _ => ExitCode::Failure,
-            },
-        }
     }
 }
 

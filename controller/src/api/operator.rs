@@ -243,12 +243,14 @@ impl OperatorService for Operators {
     async fn plan_rollout(&self, request: Request<v1::RolloutRequest>) -> Answer<v1::Document> {
         auth::operator(&request)?;
         let spec: RolloutSpec = from_json("spec_json", &request.into_inner().spec_json)?;
-        let plan = done(
-            self.fleet
-                .run(move |state, now| Ok(state.fleet.foresee_rollout(now, spec)?))
-                .await,
-        )?;
-        Ok(Response::new(v1::Document::of(&plan)?))
+        let job = self
+            .fleet
+            .run(move |state, now| Ok((state.fleet.draft_rollout(spec)?, now)));
+        let (draft, now) = done(job.await)?;
+        // Neither the fleet nor the network's threads wait for what a large plan would do.
+        let document = move || v1::Document::of(&draft.foresee(now));
+        let document = tokio::task::spawn_blocking(document).await;
+        Ok(Response::new(document.map_err(|e| of_join(&e))??))
     }
 
     async fn start_rollout(&self, request: Request<v1::RolloutRequest>) -> Answer<v1::NameRequest> {

@@ -1,7 +1,7 @@
 //! Everything the controller knows: the fleet, and what is the controller's alone.
 
-use super::enrol::Refusals;
 use super::journal::{self, Fenced};
+use super::refusals::Refusals;
 use super::token::{TOKENS, TokenRecord};
 use crate::store::{Store, StoreError};
 use sandpiper_core::assignment::AssignmentBundle;

@@ -160,8 +160,12 @@ pub fn build(
     let mut artefacts = BTreeMap::new();
     let mut variants = Vec::new();
     let mut signature: Option<(Vec<TensorSpec>, Vec<TensorSpec>)> = None;
-    for source in &request.variants {
-        progress(&format!("compiling and measuring {}", source.name));
+    let of = request.variants.len();
+    for (number, source) in (1..).zip(&request.variants) {
+        let name = &source.name;
+        progress(&format!(
+            "compiling and measuring {name} ({number} of {of})"
+        ));
         let variant = build_variant(request, source, &mut artefacts)?;
         let specs = |placed: &[sandpiper_core::abi::PlacedTensor]| {
             placed.iter().map(|t| t.spec.clone()).collect()

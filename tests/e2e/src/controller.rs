@@ -145,6 +145,11 @@ impl Controller {
             .unwrap_or_default()
     }
 
+    /// The context file of its first operator.
+    pub fn context(&self) -> PathBuf {
+        self.dir.join("admin.toml")
+    }
+
     /// Runs a command of the operator, whatever comes of it.
     ///
     /// # Errors
@@ -152,7 +157,7 @@ impl Controller {
     pub fn run(&self, args: &[&str]) -> Result<Said> {
         let output = Command::new(&self.binaries.controller)
             .args(args)
-            .env("SANDPIPER_CONTEXT", self.dir.join("admin.toml"))
+            .env("SANDPIPER_CONTEXT", self.context())
             .output()?;
         Ok(Said::of(&output))
     }

@@ -165,7 +165,11 @@ pub fn measure(devices: usize, variants: usize) -> Result<Figures, Refused> {
     let planned = plan.waves.iter().map(Vec::len).sum();
     drop(plan);
     let start = Instant::now();
-    fleet.foresee_rollout(Millis(EPOCH_MS), spec(version.clone()))?;
+    drop(
+        fleet
+            .draft_rollout(spec(version.clone()))?
+            .foresee(Millis(EPOCH_MS)),
+    );
     let foresee_s = start.elapsed().as_secs_f64();
     let names: Vec<DeviceName> = fleet.devices().keys().cloned().collect();
     let step = (names.len() / LOOKS).max(1);
@@ -234,7 +238,9 @@ mod tests {
     fn a_plan_that_is_shown_holds_the_selection_of_each_device() -> Result<(), Refused> {
         let version: VersionName = name("v1");
         let fleet = fleet(5, &version, 3)?;
-        let shown = fleet.foresee_rollout(Millis(EPOCH_MS), spec(version.clone()))?;
+        let shown = fleet
+            .draft_rollout(spec(version.clone()))?
+            .foresee(Millis(EPOCH_MS));
         let document = serde_json::json!(shown);
         let candidates = document.pointer("/waves/0/0/selection/candidates");
         let count = candidates.and_then(|c| c.as_array()).map(Vec::len);

@@ -3,8 +3,11 @@
 //! Nothing is simulated but the hardware that the agents are told they have: the controller, the
 //! agents, their identities, the model, the data and every request are real.
 
+mod cast;
 mod fleet;
 mod report;
+mod session;
+mod terminal;
 
 use anyhow::{Context, Result, ensure};
 use report::{BadRollout, DeviceRow, LadderStep, Report, Requests};
@@ -26,9 +29,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Battery charge in percent that the drained device ends with: below every threshold.
 const EMPTY_PERCENT: u8 = 8;
 
-/// Builds, runs the demo and prints what came of it.
+/// Builds, runs the demo and prints what came of it; or records a session of an operator instead.
 #[allow(clippy::print_stdout, clippy::print_stderr)]
-pub(crate) fn run(json: bool) -> ExitCode {
+pub(crate) fn run(json: bool, record: Option<&Path>) -> ExitCode {
+    if let Some(to) = record {
+        return match session::record(to) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("the session was not recorded: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     match demonstrate() {
         Ok(report) => {
             match serde_json::to_string_pretty(&report) {

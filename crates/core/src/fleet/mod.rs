@@ -39,5 +39,6 @@ pub use devices::{MAX_DEVICES, StreamId};
 pub use error::Refused;
 pub use leader::Term;
 pub use outbox::{Changed, Outbox, ToDevice, Writes};
+pub use planning::Draft;
 pub use record::{DeploymentRecord, DeviceRecord, Published};
 pub use state::{Fleet, LoadError, Row};

@@ -8,6 +8,7 @@ use crate::digest::Digest;
 use crate::learning::LearnedMap;
 use crate::manifest::VersionManifest;
 use crate::names::{DeploymentName, RolloutName};
+use crate::policy::Deployment;
 use crate::profile::PowerState;
 use crate::rollout::{FleetDevice, Pace, RolloutPlan, RolloutSpec, forecast, plan};
 use crate::time::Millis;
@@ -18,6 +19,25 @@ use std::collections::BTreeSet;
 /// and 16 variants. With more of them, `explain` tells it of one.
 const MAX_SELECTIONS: usize = 1_000;
 
+/// A plan that nobody has started, and everything that its forecast needs: for a large fleet that
+/// takes as long as planning, and the fleet need not wait for it.
+#[derive(Debug)]
+pub struct Draft {
+    plan: RolloutPlan,
+    deployment: Deployment,
+}
+
+impl Draft {
+    /// The plan with what it would do from `now` on.
+    pub fn foresee(self, now: Millis) -> PlanDoc {
+        let forecast = forecast(&self.plan, &self.deployment, now);
+        PlanDoc {
+            plan: self.plan,
+            forecast,
+        }
+    }
+}
+
 impl Fleet {
     /// Plans a rollout without doing anything.
     ///
@@ -27,9 +47,10 @@ impl Fleet {
         let entry = self.deployments.get(&spec.deployment);
         let entry = entry.ok_or_else(|| Refused::not_found("deployment", &spec.deployment))?;
         let key = (entry.deployment.model.clone(), spec.version.clone());
-        let published = self.versions.get(&key).ok_or_else(|| {
-            Refused::not_found("version", format_args!("{} of model {}", key.1, key.0))
-        })?;
+        let published = self
+            .versions
+            .get(&key)
+            .ok_or_else(|| Refused::not_found("version", format_args!("{}/{}", key.0, key.1)))?;
         let name = self.next_rollout_name(&spec.deployment)?;
         let previous = entry.version.clone();
         let nothing = LearnedMap::new();
@@ -44,15 +65,15 @@ impl Fleet {
         Ok(plan)
     }
 
-    /// What a rollout would do, without doing anything.
+    /// What a rollout would do, without doing anything; with the selections of its devices, if they
+    /// are few enough to be read.
     ///
     /// # Errors
     /// As [`Fleet::plan_rollout`].
-    pub fn foresee_rollout(&self, now: Millis, spec: RolloutSpec) -> Result<PlanDoc, Refused> {
+    pub fn draft_rollout(&self, spec: RolloutSpec) -> Result<Draft, Refused> {
         let mut plan = self.plan_rollout(spec)?;
         let entry = self.deployments.get(&plan.spec.deployment);
         let entry = entry.ok_or_else(|| Refused::not_found("deployment", &plan.spec.deployment))?;
-        let forecast = forecast(&plan, &entry.deployment, now);
         let devices = plan.waves.iter().map(Vec::len).sum::<usize>() + plan.unfit.len();
         let key = (plan.model.clone(), plan.spec.version.clone());
         if let Some(published) = self
@@ -69,7 +90,8 @@ impl Fleet {
                 unfit.selection = of(&unfit.device);
             }
         }
-        Ok(PlanDoc { plan, forecast })
+        let deployment = entry.deployment.clone();
+        Ok(Draft { plan, deployment })
     }
 
     /// What a plan looks at of a device; nothing before it has said what it is.

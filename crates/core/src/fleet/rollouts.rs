@@ -8,7 +8,7 @@ use crate::invariants;
 use crate::mutants::{self, Mutant};
 use crate::names::{ActorName, DeploymentName, DeviceName, RolloutName, VersionName};
 use crate::rollout::{
-    self, Move, Pairs, Rollout, RolloutEffect, RolloutEvent, RolloutSpec, RolloutState, SteerVerb,
+    self, Move, Pairs, Rollout, RolloutEffect, RolloutEvent, RolloutSpec, SteerVerb,
 };
 use crate::telemetry::ModelStatus;
 use crate::time::Millis;
@@ -95,40 +95,10 @@ impl Fleet {
         let rollout = self.rollouts.get(name);
         let rollout = rollout.ok_or_else(|| Refused::not_found("rollout", name))?;
         let state = &rollout.state;
-        let fits = match verb {
-            SteerVerb::Pause => matches!(state, RolloutState::Running { .. }),
-            SteerVerb::Resume => matches!(state, RolloutState::Paused { .. }),
-            SteerVerb::Approve { .. } => matches!(state, RolloutState::AwaitingApproval { .. }),
-            SteerVerb::Promote { full: false } => matches!(
-                state,
-                RolloutState::Running { .. } | RolloutState::Paused { .. }
-            ),
-            SteerVerb::Promote { full: true } => matches!(
-                state,
-                RolloutState::Running { .. }
-                    | RolloutState::Paused { .. }
-                    | RolloutState::AwaitingApproval { .. }
-            ),
-            SteerVerb::Retry => matches!(
-                state,
-                RolloutState::RolledBack { .. } | RolloutState::Superseded
-            ),
-            SteerVerb::Abort => matches!(
-                state,
-                RolloutState::Planned
-                    | RolloutState::AwaitingApproval { .. }
-                    | RolloutState::Running { .. }
-                    | RolloutState::Paused { .. }
-            ),
-            SteerVerb::Undo { .. } => matches!(state, RolloutState::Promoted),
-        };
-        if !fits {
-            let text = format!(
-                "rollout {name} is {}: it cannot be steered so",
-                state.word()
-            );
-            return Err(Refused::Conflict(text));
-        }
+        verb.fits(state).map_err(|only| {
+            let state = state.word();
+            Refused::Conflict(format!("rollout {name} is {state}: only {only}"))
+        })?;
         may_steer(rollout, actor, &verb)?;
         let by = actor.to_string();
         let event = match verb {

@@ -10,38 +10,8 @@ use crate::names::{DeviceName, VersionName};
 use crate::telemetry::ModelStatus;
 use crate::time::Millis;
 use crate::window::Schedule;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// What an operator does with a rollout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SteerVerb {
-    /// Hold it.
-    Pause,
-    /// Let it go on.
-    Resume,
-    /// Let the wave that waits for it begin.
-    Approve {
-        /// Why, in the operator's words.
-        why: Option<String>,
-    },
-    /// Let the present wave pass whatever its gates say.
-    Promote {
-        /// All waves that are left too, at once.
-        full: bool,
-    },
-    /// Stop it and go back.
-    Abort,
-    /// Plan and start it once more, after it was taken back or superseded.
-    Retry,
-    /// Go back to a version from before, though it was promoted.
-    Undo {
-        /// To this one; missing: to the one that was replaced.
-        to: Option<VersionName>,
-    },
-}
 
 /// What happens to a rollout. Nearly all that happens is a report, so that a smaller event would save
 /// nothing, and a box cost an allocation.

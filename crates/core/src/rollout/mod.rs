@@ -14,6 +14,7 @@
 //! | `course` | when one device of it reports what |
 //! | `state` | where a rollout and each of its devices stand |
 //! | `devices` | the devices with their states, and counts that are kept along |
+//! | `steer` | what operators may ask of a rollout, and when |
 //! | `machine` | events in, effects out; pausing and resuming |
 //! | `waves` | when a wave begins, is done, has failed |
 //! | `fill` | who may move now: bounds on devices in flight |
@@ -46,6 +47,7 @@ mod rehearsal;
 mod sample;
 mod spec;
 mod state;
+mod steer;
 mod sums;
 mod waves;
 mod windows;
@@ -56,7 +58,7 @@ pub use devices::Devices;
 pub use fill::InFlight;
 pub use forecast::{Change, Forecast, MoveEnergy, WaveForecast, forecast};
 pub use gate::{Gates, LEAST_SPREAD, Metric, Reading, Verdict};
-pub use machine::{RolloutEffect, RolloutEvent, SteerVerb};
+pub use machine::{RolloutEffect, RolloutEvent};
 pub use measured::Measured;
 pub use pace::{Duration, Move, Pace};
 pub use phase::{Deadlines, Phase};
@@ -64,4 +66,5 @@ pub use plan::{FleetDevice, PlanError, PlannedDevice, RolloutPlan, Unfit, plan};
 pub use sample::{Pair, Pairs, Sample, pairs};
 pub use spec::{DisruptionBudget, MAX_WAVES, RolloutSpec, SpecError, WaveSize};
 pub use state::{DeviceRollout, Rollout, RolloutState, Wait};
+pub use steer::SteerVerb;
 pub use windows::{MAX_WAIT_S, Windows};

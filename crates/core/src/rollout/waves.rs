@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// Devices that a reason names, so that it stays a line.
 const NAMED: usize = 3;
+/// Characters of a device's own words that are told of it.
+const REASON: usize = 160;
 
 impl Rollout {
     /// Draws the conclusions from the states of the devices and the time.
@@ -121,8 +123,9 @@ impl Rollout {
         let lost = failed + silent;
         if lost > tolerated {
             let why = format!(
-                "{}: {failed} failed, {} unfinished at the deadline{}, {tolerated} tolerated",
+                "{}: {failed} failed{}, {} unfinished at the deadline{}, {tolerated} tolerated",
                 self.called(wave),
+                self.failed(wave),
                 lost - failed,
                 self.unfinished(wave),
             );
@@ -132,19 +135,34 @@ impl Rollout {
         self.ask_gates(now, wave, open == 0 || late, late, effects);
     }
 
+    /// The first few that failed, and why.
+    fn failed(&self, wave: usize) -> String {
+        self.named(wave, |state| match state {
+            DeviceRollout::Failed { message } => Some(message.chars().take(REASON).collect()),
+            _ => None,
+        })
+    }
+
     /// The first few that are unfinished, and where they stand.
     fn unfinished(&self, wave: usize) -> String {
-        let waves = self
-            .together(wave)
-            .filter_map(|wave| self.plan.waves.get(wave));
-        let states = waves.flatten().filter_map(|planned| {
-            let state = self.devices.get(&planned.device)?;
+        self.named(wave, |state| {
             let open = state.is_in_flight()
                 || state.is_untouched()
                 || matches!(state, DeviceRollout::Serving { .. });
-            open.then(|| format!("{} {}", planned.device, state.word()))
+            open.then(|| state.word().to_owned())
+        })
+    }
+
+    /// The first few devices of which there is something to say, in brackets.
+    fn named(&self, wave: usize, say: impl Fn(&DeviceRollout) -> Option<String>) -> String {
+        let waves = self
+            .together(wave)
+            .filter_map(|wave| self.plan.waves.get(wave));
+        let said = waves.flatten().filter_map(|planned| {
+            let said = say(self.devices.get(&planned.device)?)?;
+            Some(format!("{} {said}", planned.device))
         });
-        let named: Vec<String> = states.take(NAMED).collect();
+        let named: Vec<String> = said.take(NAMED).collect();
         match named.is_empty() {
             true => String::new(),
             false => format!(" ({})", named.join(", ")),

@@ -239,8 +239,14 @@ impl Misfit {
     }
 }
 
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
+/// Two sizes in the largest unit that tells them apart.
+fn sizes(a: u64, b: u64) -> (String, String) {
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    let kib = |bytes: u64| format!("{:.1} KiB", bytes as f64 / 1024.0);
+    let units: [&dyn Fn(u64) -> String; 3] = [&mib, &kib, &|bytes| format!("{bytes} bytes")];
+    let mut said = units.iter().map(|unit| (unit(a), unit(b)));
+    let apart = said.find(|(a, b)| a != b);
+    apart.unwrap_or_else(|| (mib(a), mib(b)))
 }
 
 impl std::fmt::Display for Misfit {
@@ -255,21 +261,17 @@ impl std::fmt::Display for Misfit {
             Self::Memory {
                 need_bytes,
                 limit_bytes,
-            } => write!(
-                f,
-                "needs {:.1} MiB of RAM, limit {:.1} MiB",
-                mib(*need_bytes),
-                mib(*limit_bytes)
-            ),
+            } => {
+                let (need, limit) = sizes(*need_bytes, *limit_bytes);
+                write!(f, "needs {need} of RAM, limit {limit}")
+            }
             Self::Disk {
                 need_bytes,
                 free_bytes,
-            } => write!(
-                f,
-                "needs {:.1} MiB of disk, free {:.1} MiB",
-                mib(*need_bytes),
-                mib(*free_bytes)
-            ),
+            } => {
+                let (need, free) = sizes(*need_bytes, *free_bytes);
+                write!(f, "needs {need} of disk, free {free}")
+            }
             Self::AccuracyFloor { accuracy, floor } => write!(
                 f,
                 "accuracy {:.2} % is below the floor of {:.2} %",

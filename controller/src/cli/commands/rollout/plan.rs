@@ -2,7 +2,9 @@
 
 use crate::cli::error::CliError;
 use crate::cli::output::{Grid, Output};
+use sandpiper_core::assignment::Ladder;
 use sandpiper_core::energy::Provenance;
+use sandpiper_core::names::VariantName;
 use sandpiper_core::rollout::{Change, Forecast, PlannedDevice, RolloutPlan, WaveSize};
 use sandpiper_core::view::PlanDoc;
 use serde_json::Value;
@@ -39,8 +41,6 @@ pub(super) fn plan(document: Value) -> Result<Output, CliError> {
 }
 
 fn row(wave: usize, device: &PlannedDevice) -> Vec<String> {
-    let rungs = device.ladder.rungs.iter();
-    let rungs = rungs.map(|(state, variant)| format!("{state}={variant}"));
     let takes = device.takes.map(|takes| {
         let about = if takes.provenance == Provenance::Measured {
             ""
@@ -55,11 +55,30 @@ fn row(wave: usize, device: &PlannedDevice) -> Vec<String> {
         wave.to_string(),
         device.device.to_string(),
         device.hardware.to_string(),
-        rungs.collect::<Vec<_>>().join(" "),
+        rungs(&device.ladder),
         reason.replace('_', "-"),
         kib(device.download_bytes),
         takes.unwrap_or_else(|| "unknown".to_owned()),
     ]
+}
+
+/// The variants of a ladder with the power states that they are for; of one for all, its name.
+fn rungs(ladder: &Ladder) -> String {
+    let mut steps: Vec<(Vec<String>, &VariantName)> = Vec::new();
+    for (state, variant) in &ladder.rungs {
+        match steps.last_mut() {
+            Some((states, last)) if *last == variant => states.push(state.to_string()),
+            _ => steps.push((vec![state.to_string()], variant)),
+        }
+    }
+    match steps.as_slice() {
+        [(_, only)] => only.to_string(),
+        steps => {
+            let steps = steps.iter();
+            let steps = steps.map(|(states, variant)| format!("{}={variant}", states.join(",")));
+            steps.collect::<Vec<_>>().join(" ")
+        }
+    }
 }
 
 /// Says so when the first wave is too small to show a fault of every class of hardware.
@@ -172,7 +191,7 @@ mod tests {
             json!({
                 "device": device, "hardware": hardware, "download_bytes": 1_572_864, "reason": "most_accurate",
                 "expected": expected(0.95), "before": expected(0.9), "takes": takes,
-                "ladder": { "rungs": { "mains": "large", "low": "tiny" },
+                "ladder": { "rungs": { "mains": "large", "high": "large", "low": "tiny" },
                             "low_percent": 40, "critical_percent": 15 },
             })
         };
@@ -202,9 +221,9 @@ mod tests {
             },
         }));
         insta::assert_snapshot!(text, @r"
-        WAVE  DEVICE  HARDWARE          LADDER                WHY            SENDS       TAKES
-        1     pi-1    Pi 4, cortex-a72  mains=large low=tiny  most-accurate  1536.0 KiB  2.5 s
-        2     pi-2    Pi 5, cortex-a76  mains=large low=tiny  most-accurate  1536.0 KiB  ~4.0 s
+        WAVE  DEVICE  HARDWARE          LADDER                     WHY            SENDS       TAKES
+        1     pi-1    Pi 4, cortex-a72  mains,high=large low=tiny  most-accurate  1536.0 KiB  2.5 s
+        2     pi-2    Pi 5, cortex-a76  mains,high=large low=tiny  most-accurate  1536.0 KiB  ~4.0 s
         pi-9 stays out: no variant fits
           tiny: accuracy 80.00 % is below the floor of 90.00 %
         wave 1 holds 1 of 2 kinds of hardware: with 2 devices it holds each
