@@ -6,7 +6,6 @@ use crate::emit::{Ref, range};
 use crate::kernels::{
     BySense, Dense, Depthwise, Element, Ex, Fill, Finish, Form, Frame, MAX_DEPTHWISE_TAPS, Mode,
     Pixels, Scalar, Start, WeightsOf, pack_dense, pack_depthwise, packed_dense_bytes, panel_widths,
-    sums_of_bytes, without_excess,
 };
 use crate::typed::Clamp;
 use sandpiper_core::tensor::DType;
@@ -92,7 +91,7 @@ fn by_panel(values: &[u32], groups: usize, widths: &[(usize, usize)]) -> Vec<u8>
 /// Bias and finish in whole panels as part of the weights. Where bytes are multiplied as such, `sums`
 /// are those of the weights by output channel: there are then two biases, for activations as unsigned
 /// bytes and as signed ones.
-fn endings(
+pub(super) fn endings(
     cx: &mut LowerCx<'_>,
     terms: &Terms<'_>,
     (groups, widths): (usize, &[(usize, usize)]),
@@ -260,14 +259,14 @@ pub(super) fn framed(
 }
 
 /// Gives the source in one of some forms, those of integers.
-type Source<'a> = &'a dyn Fn(&mut LowerCx<'_>, &[Form]) -> Result<Ref, String>;
+pub(super) type Source<'a> = &'a dyn Fn(&mut LowerCx<'_>, &[Form]) -> Result<Ref, String>;
 
 /// Where a dense kernel reads and writes. Distances in the source are elements.
-struct Shape {
-    dst: Ref,
-    pixels: Pixels,
-    group_step: usize,
-    taps: [(usize, usize); 2],
+pub(super) struct Shape {
+    pub(super) dst: Ref,
+    pub(super) pixels: Pixels,
+    pub(super) group_step: usize,
+    pub(super) taps: [(usize, usize); 2],
 }
 
 /// Steps of a window that one kernel takes: the weights of a panel then stay in the nearest cache
@@ -318,7 +317,7 @@ impl Shape {
     }
 
     /// A kernel that reads from this source, `offset` elements behind its beginning.
-    fn kernel(
+    pub(super) fn kernel(
         &self,
         (src, offset): (Ref, usize),
         w: &WeightsOf<'_>,
@@ -410,83 +409,14 @@ impl Shape {
         }
         Ok(())
     }
-
-    /// Of bytes with weights of 8 bits. Hosts that multiply signed bytes take them as they are. Others
-    /// do, if it takes few more steps to keep sums of two products within 16 bits, and otherwise
-    /// bring the activations to 16 bits. `None` for a single pixel where others would: what takes the
-    /// time then is to read the weights, and they are read best in the order of words.
-    fn lower_bytes(
-        &self,
-        cx: &mut LowerCx<'_>,
-        (w, dtype): (&WeightsOf<'_>, DType),
-        terms: &Terms<'_>,
-        (name, macs): (&'static str, u64),
-        source: Source<'_>,
-    ) -> Option<Result<(), String>> {
-        let packed = pack_dense(Mode::Bytes { more: 0 }, w);
-        let [(_, outer_step), (inner, inner_step)] = self.taps;
-        let each = w.run.div_ceil(4);
-        let offset = |step: usize| {
-            let (tap, k) = (step / each, step % each);
-            (tap / inner * outer_step + tap % inner * inner_step + 4 * k) as u32
-        };
-        let everywhere = without_excess(&packed, w, MOST_STEPS_ADDED, &offset);
-        let pixels = self.pixels.images * self.pixels.out[0] * self.pixels.out[1];
-        if everywhere.is_none() && pixels == 1 {
-            return None;
-        }
-        let mut lower = || {
-            let widths = panel_widths(w.channels);
-            let sums = sums_of_bytes(&packed, w);
-            let (bias, finish) = endings(cx, terms, (w.groups, &widths), Some(&sums))?;
-            let second = 4 * w.groups * widths.iter().map(|(_, width)| width).sum::<usize>();
-            let kernel = |src, weights, mode, start| {
-                let bias = Some((bias, start));
-                let rest = Rest {
-                    name,
-                    weights,
-                    bias,
-                    finish,
-                };
-                Box::new(self.kernel((src, 0), w, mode, rest))
-            };
-            let by_host = Start::IfSigned(second as u32);
-            if let Some((packed, more)) = &everywhere {
-                let src = source(cx, &[Form::Multiplied(dtype)])?;
-                let weights = cx.weights(packed)?;
-                let kernel = kernel(src, weights, Mode::Bytes { more: *more }, by_host);
-                return cx.push_int(*kernel, macs);
-            }
-            let src = source(cx, &[Form::Multiplied(dtype), Form::Widened(dtype)])?;
-            let weights = cx.weights(&packed)?;
-            let as_stored = Start::At(if dtype == DType::U8 { 0 } else { second as u32 });
-            let signed = kernel(src, weights, Mode::Bytes { more: 0 }, by_host);
-            let unsigned = if w.taps * each <= SHORT {
-                let mode = Mode::Words { wide: false };
-                kernel(src, cx.weights(&pack_dense(mode, w))?, mode, as_stored)
-            } else {
-                let together = if self.pixels.out[1] < 4 { 8 } else { 4 };
-                kernel(src, weights, Mode::Widened { together }, as_stored)
-            };
-            cx.push_int(BySense { signed, unsigned }, macs)
-        };
-        Some(lower())
-    }
 }
 
-/// A window of at most so many steps of bytes has its weights in both orders, since there are few: the
-/// order of words has shorter ends.
-const SHORT: usize = 16;
-/// Steps that may be added to those of windows, per mille: a step of bytes takes two thirds of the time that
-/// one of 16 bits takes on x86.
-const MOST_STEPS_ADDED: usize = 300;
-
 /// What a dense kernel has besides its shape.
-struct Rest {
-    name: &'static str,
-    weights: Ref,
-    bias: Option<(Ref, Start)>,
-    finish: Finish,
+pub(super) struct Rest {
+    pub(super) name: &'static str,
+    pub(super) weights: Ref,
+    pub(super) bias: Option<(Ref, Start)>,
+    pub(super) finish: Finish,
 }
 
 fn depthwise(
