@@ -10,6 +10,7 @@ mod fetching;
 mod hanging;
 mod hostile;
 mod serving;
+mod updating;
 mod windows;
 
 use std::time::{Duration, Instant};

@@ -116,6 +116,7 @@ impl State {
         Some(AssignmentBundle {
             assignment: self.authority.assignment.sign(Purpose::Assignment, payload),
             versions: versions.into_iter().cloned().collect(),
+            agent: self.fleet.agent_of(device).cloned(),
         })
     }
 }
