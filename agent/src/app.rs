@@ -3,6 +3,7 @@
 use crate::assemble::{Kept, assemble};
 use crate::attach::Attachment;
 use crate::config::Config;
+use crate::driver::Ended;
 use crate::fetcher::Patience;
 use crate::identity::Identity;
 use crate::launch::ProcessLauncher;
@@ -10,16 +11,28 @@ use crate::memory::Program;
 use crate::notify::Notifier;
 use crate::sentinel;
 use crate::serve::router;
+use crate::update::{self, Running};
 use anyhow::Context;
-use sandpiper_core::names::DeviceName;
+use sandpiper_core::names::{DeviceName, ModelName};
 use sandpiper_core::profile::DeviceProfile;
+use sandpiper_core::telemetry::Observation;
 use sandpiper_transport::fsio;
 use sandpiper_transport::token::JoinToken;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
+/// How long requests in flight are waited for before another program takes over. A watchdog waits
+/// longer.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long requests wait for models that are started anew in another program.
+const HOLD: Duration = Duration::from_secs(5);
 /// More is no token, whatever is piped in.
 const MAX_TOKEN_BYTES: u64 = 16 << 10;
 /// After this time a start is over.
@@ -98,12 +111,14 @@ fn hand_over(state_dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Serves until a signal comes: the last good models at once, the controller when it is there.
+/// Serves until a signal comes: the last good models at once, the controller when it is there. Gives
+/// why it ended, and the socket that requests come in at.
 ///
 /// # Errors
 /// What prevents the start.
-pub async fn run(config: Config) -> anyhow::Result<()> {
-    let kept = Kept::load(&fsio::system(), &config.state_dir)?;
+pub async fn run(config: Config, running: &Running) -> anyhow::Result<(Ended, OwnedFd)> {
+    let mut kept = Kept::load(&fsio::system(), &config.state_dir)?;
+    kept.running = running.release;
     // This very program, also after an upgrade has put another one in its place: runner and
     // agent always speak the same protocol.
     let launcher = Arc::new(ProcessLauncher {
@@ -111,11 +126,32 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         workers: config.workers,
     });
     let agent = assemble(config.clone(), kept, launcher, Patience::default());
-    let listener = tokio::net::TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let (listener, inherited) = listen(config.listen).await?;
+    let socket = listener.as_fd().try_clone_to_owned()?;
     let app = router(agent.routes, config.max_body_bytes);
-    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let models = &agent.driver.machine.state().models;
+    let active = models.iter().filter(|(_, slot)| slot.active.is_some());
+    let active: BTreeSet<ModelName> = active.map(|(model, _)| model.clone()).collect();
+    let starts = !active.is_empty();
+    let mut seen = agent.handle.observation.clone();
+    let (drain, drained) = oneshot::channel::<()>();
+    let server = tokio::spawn(async move {
+        if inherited {
+            // Who comes meanwhile waits in the queue of the socket.
+            let all = |o: &Observation| {
+                let serving = o.models.iter().filter(|m| m.serving.is_some());
+                serving.filter(|m| active.contains(&m.model)).count() == active.len()
+            };
+            let _ = tokio::time::timeout(HOLD, seen.wait_for(all)).await;
+        }
+        let serving = axum::serve(listener, app).with_graceful_shutdown(async {
+            // Without a word it goes on until it is aborted.
+            if drained.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        });
+        serving.await
+    });
     let state_dir = config.state_dir;
     let attachment = Attachment {
         identity: agent.identity,
@@ -129,8 +165,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         },
     };
     let driver = agent.driver;
-    let models = &driver.machine.state().models;
-    let starts = models.values().any(|s| s.active.is_some());
     tokio::spawn(attach(attachment, starts));
     let notifier = Notifier::from_env();
     if let Some(within) = notifier.within() {
@@ -139,11 +173,30 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             .context("cannot start the thread that watches the main loop")?;
     }
     tokio::spawn(give_back());
-    driver
+    let ended = driver
         .run(agent.inbox, agent.fetched, notifier, stop_signal())
         .await;
-    server.abort();
-    Ok(())
+    let server_aborts = server.abort_handle();
+    if ended == Ended::Restart {
+        // Requests in flight are answered; whoever comes now finds the program that follows.
+        let _ = drain.send(());
+        if tokio::time::timeout(DRAIN, server).await.is_err() {
+            tracing::warn!("requests that take longer than {DRAIN:?} are cut by the update");
+        }
+    }
+    server_aborts.abort();
+    Ok((ended, socket))
+}
+
+/// Where requests come in, and whether they did so before this program.
+async fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, bool)> {
+    if let Some(inherited) = update::inherited(address) {
+        return Ok((TcpListener::from_std(inherited)?, true));
+    }
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))?;
+    Ok((listener, false))
 }
 
 /// Gives back what only the start, or an installation, needed, again and again.

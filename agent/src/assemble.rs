@@ -12,13 +12,16 @@ use crate::probe;
 use crate::sentinel::{self, Heart};
 use crate::serve::routes::Routes;
 use crate::telemetry::Ring;
+use crate::update::{Programs, VERSION};
 use anyhow::Context as _;
+use sandpiper_core::digest::Digest;
 use sandpiper_core::ladder::Climber;
 use sandpiper_core::reconcile::{Backlog, DeviceEvent, DeviceState, Reconciler};
 use sandpiper_core::telemetry::Observation;
+use sandpiper_core::update::{UpdateRecord, Updater};
 use sandpiper_core::window::Wall;
 use sandpiper_transport::fsio::Disk;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
@@ -39,6 +42,12 @@ pub struct Kept {
     pub ring: Ring,
     /// What the agent before this one hung over.
     pub hung: Option<DeviceEvent>,
+    /// Programs of the agent.
+    pub programs: Programs,
+    /// What became of updates.
+    pub update: UpdateRecord,
+    /// The program that runs, if it is that of a release.
+    pub running: Option<Digest>,
 }
 
 impl Kept {
@@ -55,7 +64,11 @@ impl Kept {
         let telemetry = state_dir.join("telemetry");
         let ring = Ring::open_on(disk.clone(), &telemetry, identity.installation)
             .context("the telemetry cannot be read")?;
+        let programs = Programs::of(disk.clone(), state_dir);
         Ok(Self {
+            update: programs.load(VERSION),
+            programs,
+            running: None,
             hung: sentinel::last_words(&**disk, state_dir),
             identity,
             depot,
@@ -98,12 +111,19 @@ pub fn assemble(
         state,
         ring,
         hung,
+        programs,
+        update,
+        running,
     } = kept;
     let ring = Arc::new(Mutex::new(ring));
     let mut profile = probe::profile(&config, Vec::new(), BTreeMap::new());
     let accountant = Accountant::new(&config.roots, &profile.board, profile.cores);
     profile.energy_sources = accountant.sources();
     let (targets, keys) = (profile.targets.clone(), profile.runtime_keys.clone());
+    let ordered = state.assignment.as_ref().and_then(|a| a.agent.clone());
+    let updater = Updater::new(update, running, VERSION, profile.arch)
+        .with(config.updates, config.update_within)
+        .resumed(ordered.clone(), programs.ready());
     let machine = Reconciler::new(state, targets, keys, identity.name.clone());
     // The card may come from another board, with code that is not the best for this one.
     let machine = machine.found(|artefact| depot.has(artefact));
@@ -112,6 +132,7 @@ pub fn assemble(
         conditions: probe::conditions(&config),
         models: machine.statuses(),
         refused: None,
+        agent: Some(updater.status()),
     };
     let (inputs, inbox) = mpsc::channel::<Input>(INBOX);
     let (observe, observation) = watch::channel(observation);
@@ -141,6 +162,12 @@ pub fn assemble(
         disk_fails: false,
         heart: Heart::default(),
         hung,
+        updater,
+        programs,
+        updates: VecDeque::new(),
+        ordered,
+        models: None,
+        restarts: false,
     };
     Assembled {
         driver,

@@ -6,11 +6,13 @@ use crate::fetcher::Patience;
 use crate::identity::Identity;
 use crate::renewal::Renewal;
 use crate::telemetry::Ring;
+use anyhow::{Context as _, ensure};
 use sandpiper_core::assignment::{Assignment, AssignmentBundle};
 use sandpiper_core::backoff::FullJitter;
 use sandpiper_core::manifest::VersionManifest;
 use sandpiper_core::reconcile::DeviceEvent;
 use sandpiper_core::signed::Purpose;
+use sandpiper_core::update::AgentRelease;
 use sandpiper_proto::convert::{FromController, FromDevice, Hello};
 use sandpiper_proto::limits::{MAX_MESSAGE_BYTES, MAX_WINDOWS_PER_BATCH};
 use sandpiper_proto::v1;
@@ -102,6 +104,8 @@ impl Attachment {
                 Err(error) => tracing::warn!("no connection to the controller: {error:#}"),
             }
             self.channel.send_replace(None);
+            // The loop ends when nobody listens.
+            let _ = self.driver.inputs.send(Input::Attached(false)).await;
             backoff.held_for(begin.elapsed());
             let jittered = backoff.after_failure(rand::random());
             tokio::time::sleep(wait.max(jittered)).await;
@@ -139,6 +143,7 @@ impl Attachment {
     ) -> anyhow::Result<Ended> {
         let mut stream = self.open(boot_id).await?;
         self.channel.send_replace(Some(stream.channel.clone()));
+        self.driver.inputs.send(Input::Attached(true)).await?;
         drop(old);
         let mut ticks = tokio::time::interval(TELEMETRY_EVERY);
         let mut sent = 0;
@@ -238,12 +243,27 @@ impl Attachment {
     ) -> anyhow::Result<(Assignment, Vec<VersionManifest>)> {
         let keys = self.identity.assignment_keys();
         let payload = keys.verify(&bundle.assignment, Purpose::Assignment)?;
-        let assignment = serde_json::from_slice(payload)?;
+        let assignment: Assignment = serde_json::from_slice(payload)?;
         let publishers = self.identity.publisher_keys();
         let versions = bundle.versions.iter().map(|signed| {
             let payload = publishers.verify(signed, Purpose::Version)?;
             Ok(serde_json::from_slice(payload)?)
         });
-        Ok((assignment, versions.collect::<anyhow::Result<_>>()?))
+        let versions = versions.collect::<anyhow::Result<_>>()?;
+        let ordered = assignment.agent.as_ref().and_then(|o| o.release.as_ref());
+        if let Some(ordered) = ordered {
+            // The controller says what goes where, a publisher what is genuine.
+            let version = &ordered.version;
+            let signed = bundle.agent.as_ref();
+            let signed = signed
+                .with_context(|| format!("the signed release of agent {version} was not sent"))?;
+            let payload = publishers.verify(signed, Purpose::Agent)?;
+            let release: AgentRelease = serde_json::from_slice(payload)?;
+            ensure!(
+                release == *ordered,
+                "the assignment's release of agent {version} is not what its publisher signed"
+            );
+        }
+        Ok((assignment, versions))
     }
 }

@@ -13,6 +13,7 @@
 //! | [`serve`] | the Open Inference Protocol for local programs |
 //! | [`memory`] | gives back what only the start needed |
 //! | [`probe`], [`energy`] | what the device is, how it is, what it uses |
+//! | [`update`] | releases of the agent itself, and which one a start runs |
 //! | [`tally`], [`telemetry`] | what was served, kept until acknowledged |
 
 pub mod app;
@@ -39,4 +40,5 @@ pub mod serve;
 pub mod status;
 pub mod tally;
 pub mod telemetry;
+pub mod update;
 mod words;

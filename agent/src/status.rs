@@ -42,6 +42,17 @@ fn render(seen: &Observation) -> Result<String, std::fmt::Error> {
     if let Some(why) = &seen.refused {
         writeln!(text, "the newest assignment is refused: {why}")?;
     }
+    if let Some(agent) = &seen.agent {
+        let which = if agent.installed {
+            "installed"
+        } else {
+            "release"
+        };
+        writeln!(text, "agent {} ({which})", agent.running)?;
+        if let Some(why) = &agent.why {
+            writeln!(text, "  update: {why}")?;
+        }
+    }
     for model in &seen.models {
         let serving = model.serving.as_ref().map_or_else(
             || "nothing".to_owned(),
@@ -83,6 +94,7 @@ mod tests {
             },
             models: Vec::new(),
             refused: None,
+            agent: None,
         };
         assert_eq!(render(&seen).unwrap(), "generation 4\n");
         seen.refused = Some("it was altered".into());

@@ -44,6 +44,7 @@ fn observation() -> Observation {
         },
         models: Vec::new(),
         refused: None,
+        agent: None,
     }
 }
 
@@ -56,7 +57,7 @@ fn missing<T: std::fmt::Debug>(result: Result<T, ConvertError>) -> &'static str 
 
 #[test]
 fn signed_payloads_come_back_and_every_field_is_checked() {
-    for purpose in [Purpose::Version, Purpose::Assignment] {
+    for purpose in [Purpose::Version, Purpose::Assignment, Purpose::Agent] {
         let wire = sent(v1::Signed::from(signed(purpose)));
         assert_eq!(Signed::try_from(wire).unwrap(), signed(purpose));
     }
@@ -205,6 +206,7 @@ fn messages_of_the_stream_come_back_and_empty_ones_are_refused() {
     let bundle = AssignmentBundle {
         assignment: signed(Purpose::Assignment),
         versions: vec![signed(Purpose::Version)],
+        agent: Some(signed(Purpose::Agent)),
     };
     for message in [
         FromController::Assignment(Box::new(bundle)),

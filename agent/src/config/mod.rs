@@ -37,6 +37,10 @@ pub struct Config {
     pub window: Duration,
     /// Time between two looks at battery and temperature.
     pub poll: Duration,
+    /// Releases of the agent that are ordered take the place of the installed program.
+    pub updates: bool,
+    /// Time in which one has to show that it works.
+    pub update_within: Duration,
 }
 
 /// Roots of the kernel's file systems, so that a test can put trees of its own there.
@@ -169,6 +173,7 @@ impl Config {
         );
         let window = number("telemetry.window_s", raw.telemetry.window_s, 30, 1, 3600);
         let poll = number("power.poll_s", raw.power.poll_s, 10, 1, 600);
+        let within = number("update.within_s", raw.update.within_s, 180, 5, 3600);
         let emulate = raw.emulate.map(|e| check_emulate(e, &mut mistakes));
         match listen {
             Some(listen) if mistakes.is_empty() => Ok(Self {
@@ -181,6 +186,8 @@ impl Config {
                 emulate,
                 window: Duration::from_secs(window),
                 poll: Duration::from_secs(poll),
+                updates: raw.update.accept.unwrap_or(true),
+                update_within: Duration::from_secs(within),
             }),
             _ => Err(ConfigError::Mistakes(mistakes)),
         }

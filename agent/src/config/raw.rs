@@ -15,6 +15,7 @@ pub(super) struct RawConfig {
     pub(super) emulate: Option<RawEmulate>,
     pub(super) telemetry: RawTelemetry,
     pub(super) power: RawPower,
+    pub(super) update: RawUpdate,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -57,4 +58,11 @@ pub(super) struct RawTelemetry {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawPower {
     pub(super) poll_s: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawUpdate {
+    pub(super) accept: Option<bool>,
+    pub(super) within_s: Option<i64>,
 }

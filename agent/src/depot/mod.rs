@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Free space left on the disk when an artefact is reserved, for the system to live.
-const RESERVE_BYTES: u64 = 16 << 20;
+pub(crate) const RESERVE_BYTES: u64 = 16 << 20;
 
 /// Why something could not be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -401,7 +401,7 @@ fn read_at(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<us
 }
 
 /// Digest and length of a file, reading one chunk at a time.
-fn digest_of(file: &dyn DiskFile, path: &Path) -> Result<ArtefactRef, DepotError> {
+pub(crate) fn digest_of(file: &dyn DiskFile, path: &Path) -> Result<ArtefactRef, DepotError> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut size_bytes = 0;

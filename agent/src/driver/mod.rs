@@ -4,6 +4,7 @@ mod expect;
 mod guests;
 mod pace;
 mod start;
+mod updates;
 
 pub(crate) use expect::expected;
 pub use guests::{Guests, Key, Ticket};
@@ -20,20 +21,28 @@ use crate::sentinel::Heart;
 use crate::serve::routes::{Routes, Served};
 use crate::tally::{ServedBy, Tally};
 use crate::telemetry::Ring;
+use crate::update::Programs;
 use crate::words::chain;
 use pace::Pace;
+use sandpiper_core::digest::ArtefactRef;
 use sandpiper_core::ladder::Climber;
 use sandpiper_core::profile::DeviceProfile;
 use sandpiper_core::reconcile::{Backlog, DeviceEffect, DeviceEvent, Reconciler};
 use sandpiper_core::telemetry::{FailureKind, Observation};
 use sandpiper_core::time::Millis;
+use sandpiper_core::update::{
+    AgentOrder, Models, StageFailure, UpdateEffect, UpdateEvent, Updater,
+};
 use sandpiper_core::window::Wall;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// Longest time until the reconciler's deadlines are looked at: its clock may be set.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Shortest time until the updater's deadlines are looked at.
+const AT_LEAST: Duration = Duration::from_millis(100);
 
 /// What reaches the driver.
 pub enum Input {
@@ -52,6 +61,19 @@ pub enum Input {
     Started(Key, Ticket, Result<Arc<Served>, (FailureKind, String)>),
     /// A guest that was loaded died.
     Died(Arc<Served>, String),
+    /// The controller has taken this device's hello, or that stream has ended.
+    Attached(bool),
+    /// A program of the agent lies ready, or not.
+    Staged(ArtefactRef, Result<(), StageFailure>),
+}
+
+/// Why the driver does not run any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to end.
+    Stopped,
+    /// Another program of the agent takes over, once what is in flight is answered.
+    Restart,
 }
 
 /// The way to the driver.
@@ -103,6 +125,18 @@ pub struct Driver {
     pub heart: Heart,
     /// What the agent before this one hung over.
     pub hung: Option<DeviceEvent>,
+    /// Decides about the agent's own program.
+    pub updater: Updater,
+    /// Programs of the agent.
+    pub programs: Programs,
+    /// What the updater has decided and has not been done.
+    pub updates: VecDeque<UpdateEffect>,
+    /// The order that the updater knows.
+    pub ordered: Option<AgentOrder>,
+    /// What the updater knows of the models.
+    pub models: Option<Models>,
+    /// Another program is to take over.
+    pub restarts: bool,
 }
 
 impl Driver {
@@ -114,7 +148,7 @@ impl Driver {
         mut fetched: mpsc::Receiver<DeviceEvent>,
         mut notifier: Notifier,
         stop: impl Future<Output = ()>,
-    ) {
+    ) -> Ended {
         tokio::pin!(stop);
         if let Some(hung) = self.hung.take() {
             self.handle(hung);
@@ -127,7 +161,7 @@ impl Driver {
         window.reset();
         let routes = self.routes.clone();
         let (mut pace, mut seen) = (Pace::new(Instant::now()), 0);
-        loop {
+        while !self.restarts {
             let (metered, due) = (self.accountant.is_metered(), self.until_due());
             tokio::select! {
                 () = &mut stop => break,
@@ -159,8 +193,12 @@ impl Driver {
                 }
             }
         }
-        notifier.stopping();
         self.close_windows();
+        if self.restarts {
+            return Ended::Restart;
+        }
+        notifier.stopping();
+        Ended::Stopped
     }
 
     fn activity(&self, inferring: bool) -> Activity {
@@ -174,7 +212,9 @@ impl Driver {
     fn until_due(&self) -> Duration {
         let due = self.machine.next_deadline().map(|(at, _)| at);
         let due = due.into_iter().chain(self.backlog.next_deadline()).min();
-        due.map_or(LOOK_AGAIN, |at| at.since(clock::now()).min(LOOK_AGAIN))
+        let due = due.map_or(LOOK_AGAIN, |at| at.since(clock::now()).min(LOOK_AGAIN));
+        let update = self.updater.next_deadline();
+        update.map_or(due, |at| at.since(clock::counted()).clamp(AT_LEAST, due))
     }
 
     fn handle_due(&mut self) {
@@ -184,6 +224,7 @@ impl Driver {
         } else if !self.backlog.is_empty() {
             self.work_off();
         }
+        self.update(UpdateEvent::Tick);
     }
 
     fn take(&mut self, input: Input) {
@@ -207,6 +248,10 @@ impl Driver {
             }
             Input::Started(key, ticket, result) => self.started(key, ticket, result),
             Input::Died(served, why) => self.died(&served, why),
+            Input::Attached(is) => self.update(UpdateEvent::Attached(is)),
+            Input::Staged(artefact, staged) => {
+                self.update(UpdateEvent::Staged(artefact, staged));
+            }
         }
     }
 
@@ -260,6 +305,7 @@ impl Driver {
             }
             self.report();
         }
+        self.tell_updater();
     }
 
     fn perform(&mut self, effect: DeviceEffect) -> Result<(), DepotError> {
@@ -284,26 +330,30 @@ impl Driver {
                 variant,
             } => self.stop(&(model, version, variant)),
             DeviceEffect::Report => {}
-            DeviceEffect::Collect => {
-                let live = self.machine.live_artefacts();
-                self.fetcher.keep_only(&live);
-                // Also what is about to end: its partial file is in use until then.
-                let mut keep = self.fetcher.under_way();
-                keep.extend(live);
-                // What stays behind takes room and does no harm; the next time it goes.
-                if let Err(error) = self.depot.collect(&keep) {
-                    tracing::warn!(
-                        "artefacts that nobody needs stay on the disk: {}",
-                        chain(&error)
-                    );
-                }
-            }
+            DeviceEffect::Collect => self.collect(),
             DeviceEffect::Refuse(refusal) => {
                 self.disk_fails = false;
                 self.refused(Some(refusal.to_string()));
             }
         }
         Ok(())
+    }
+
+    /// Deletes artefacts that nobody needs.
+    fn collect(&self) {
+        let mut live = self.machine.live_artefacts();
+        live.extend(self.updater.needed_in_depot());
+        self.fetcher.keep_only(&live);
+        // Also what is about to end: its partial file is in use until then.
+        let mut keep = self.fetcher.under_way();
+        keep.extend(live);
+        // What stays behind takes room and does no harm; the next time it goes.
+        if let Err(error) = self.depot.collect(&keep) {
+            tracing::warn!(
+                "artefacts that nobody needs stay on the disk: {}",
+                chain(&error)
+            );
+        }
     }
 
     /// An assignment that is refused, or cannot be kept, changes nothing but what is reported.
@@ -347,8 +397,12 @@ impl Driver {
             }
             _ => false,
         };
-        if !old {
-            self.handle(event);
+        if old {
+            return;
+        }
+        match self.update_fetched(&event) {
+            Some(ours) => self.update(ours),
+            None => self.handle(event),
         }
     }
 

@@ -41,7 +41,7 @@ pub struct Accountant {
 impl Accountant {
     /// Looks for sources under these roots; `board` names the board for the model.
     pub fn new(roots: &Roots, board: &str, cores: u16) -> Self {
-        let source = source::find(roots);
+        let source = find(roots);
         let board = BoardModel::of(board);
         Self {
             ledger: Ledger::new(source.as_ref().map(|s| s.meter()), board, cores),
@@ -120,6 +120,20 @@ impl Accountant {
         };
         cpu_us.iter().map(share).collect()
     }
+}
+
+/// The preferred source: sensors of the whole board before rails, the CPU package and the
+/// battery, which tells only while it drains.
+fn find(roots: &Roots) -> Option<Box<dyn Source>> {
+    let board = hwmon::find(roots).map(boxed);
+    let rails = || jetson::find(roots).map(boxed);
+    let package = || rapl::find(roots).map(boxed);
+    let battery = || battery::find(roots).map(boxed);
+    board.or_else(rails).or_else(package).or_else(battery)
+}
+
+fn boxed<S: Source + 'static>(source: S) -> Box<dyn Source> {
+    Box::new(source)
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
-//! What a source of energy figures is, and which one is preferred.
+//! What a source of energy figures is.
 
-use super::{battery, hwmon, jetson, rapl};
-use crate::config::Roots;
 use sandpiper_core::energy::EnergyScope;
 use sandpiper_core::energy::ledger::Meter;
 
@@ -34,20 +32,6 @@ pub(super) trait Source: std::fmt::Debug + Send {
     fn meter(&self) -> Meter;
     /// Reads it at this time of a steady clock in microseconds.
     fn read(&mut self, at_us: u64) -> Reading;
-}
-
-/// The preferred source: sensors of the whole board before rails, the CPU package and the
-/// battery, which tells only while it drains.
-pub(super) fn find(roots: &Roots) -> Option<Box<dyn Source>> {
-    let board = hwmon::find(roots).map(boxed);
-    let rails = || jetson::find(roots).map(boxed);
-    let package = || rapl::find(roots).map(boxed);
-    let battery = || battery::find(roots).map(boxed);
-    board.or_else(rails).or_else(package).or_else(battery)
-}
-
-fn boxed<S: Source + 'static>(source: S) -> Box<dyn Source> {
-    Box::new(source)
 }
 
 /// A meter with this scope and relative gain error.

@@ -7,7 +7,10 @@ use crate::model::{Dice, Model};
 use crate::recorder::{Op, Recorder};
 use crate::story::{joined, recorded};
 use crate::world::{Conduct, World};
+use sandpiper_agent::assemble::Kept;
+use sandpiper_agent::update::VERSION;
 use sandpiper_core::reconcile::DeviceState;
+use sandpiper_core::update::Start;
 use sandpiper_transport::fsio::{self, Disk};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,6 +22,7 @@ use tokio::task::{JoinSet, LocalSet};
 const AT_ONCE: usize = 8;
 const STATE: &str = "state.json";
 const IDENTITY: &str = "identity.json";
+const UPDATE: &str = "agent/update.json";
 
 type Bytes = Option<Arc<Vec<u8>>>;
 
@@ -41,7 +45,7 @@ impl OneOf {
             Op::Rename(_, to) if to == Path::new(name) => {
                 self.newer.push(model.content(to));
             }
-            Op::SyncDir(dir) if dir.as_os_str().is_empty() => {
+            Op::SyncDir(dir) if Some(dir.as_path()) == Path::new(name).parent() => {
                 if let Some(newest) = self.newer.pop() {
                     self.durable = newest;
                     self.newer.clear();
@@ -57,6 +61,8 @@ impl OneOf {
 struct Promise {
     state: OneOf,
     identity: OneOf,
+    /// Starts of a program on trial and what it came to.
+    update: OneOf,
     /// Numbers of windows that were given their place for good, and not forgotten since.
     windows: BTreeSet<u64>,
     /// The highest number ever given for good.
@@ -74,6 +80,7 @@ impl Promise {
     fn follow(&mut self, op: &Op, model: &Model) {
         self.state.follow(STATE, op, model);
         self.identity.follow(IDENTITY, op, model);
+        self.update.follow(UPDATE, op, model);
         match op {
             Op::Rename(_, to) => self.naming.extend(window(to)),
             Op::SyncDir(dir) if dir == Path::new("telemetry") => {
@@ -108,7 +115,7 @@ async fn recovers(
     if !promise.identity.allows(found) {
         return Err("the identity is neither the old nor the new one".into());
     }
-    let kept = match load(&disk, root) {
+    let mut kept = match load(&disk, root) {
         Ok(kept) => kept,
         Err(_) if found.is_none() => return Ok(()), // Not joined: it can be repeated.
         Err(error) => return Err(error),
@@ -136,6 +143,10 @@ async fn recovers(
         return Err(format!("window {lost} is lost"));
     }
     let expected = found.map(parsed).unwrap_or_default();
+    if !promise.update.allows(tree.files.get(Path::new(UPDATE))) {
+        return Err("what is known of updates is neither the old nor the new".into());
+    }
+    choose(&mut kept)?;
     let agent = Running::start(world, &disk, root, kept);
     let result = serving(world, &agent, &expected).await;
     let result = match result {
@@ -149,6 +160,20 @@ async fn recovers(
         Some(what) => Err(format!("a runner was given {what}")),
         None => Ok(()),
     }
+}
+
+/// As every start: what it runs is there, whole, and counted.
+fn choose(kept: &mut Kept) -> Result<(), String> {
+    let program = match kept.update.choose(VERSION) {
+        Start::Installed => return Ok(()),
+        Start::Confirmed(program) | Start::Trial(program) => program,
+    };
+    let saved = kept.programs.save(&kept.update);
+    saved.map_err(|e| e.to_string())?;
+    let there = kept.programs.verify(program.artefact);
+    there.map_err(|e| format!("the program that shall run: {e}"))?;
+    kept.running = Some(program.artefact.digest);
+    Ok(())
 }
 
 /// The old or the new model runs, never neither.
@@ -291,6 +316,7 @@ async fn cut_again(
     for (one_of, name) in [
         (&mut promise.state, STATE),
         (&mut promise.identity, IDENTITY),
+        (&mut promise.update, UPDATE),
     ] {
         one_of.durable = tree.files.get(Path::new(name)).cloned();
         one_of.newer.clear();
@@ -397,18 +423,30 @@ fn faults_1_and_2_a_cut_at_a_share_of_all_points_leaves_the_old_or_the_new_model
 /// Without the syncs that the code makes, the same points break: they can.
 #[test]
 fn a_forgotten_sync_is_found() {
-    let lies: [fn(&Op) -> bool; 3] = [
-        |op| matches!(op, Op::Sync(_)),
-        |op| matches!(op, Op::SyncDir(dir) if dir.as_os_str().is_empty()),
-        |op| matches!(op, Op::SyncDir(dir) if dir == Path::new("artefacts")),
+    type Lie = (fn(&Op) -> bool, usize);
+    let lies: [Lie; 4] = [
+        (|op| matches!(op, Op::Sync(_)), 5),
+        (
+            |op| matches!(op, Op::SyncDir(dir) if dir.as_os_str().is_empty()),
+            5,
+        ),
+        (
+            |op| matches!(op, Op::SyncDir(dir) if dir == Path::new("artefacts")),
+            5,
+        ),
+        // Few moments follow the first one.
+        (
+            |op| matches!(op, Op::SyncDir(dir) if dir == Path::new("agent")),
+            1,
+        ),
     ];
-    for lies in lies {
+    for (lies, moments) in lies {
         let count = run(Effort {
             states: 3,
             again: usize::MAX,
             online: usize::MAX,
             real: usize::MAX,
-            moments: 5,
+            moments,
             lies,
             first: true,
         });

@@ -4,7 +4,7 @@ use crate::within;
 use crate::world::{Bench, Conduct, MODEL, World};
 use sandpiper_agent::assemble::{Kept, assemble};
 use sandpiper_agent::config::Config;
-use sandpiper_agent::driver::{Handle, Input};
+use sandpiper_agent::driver::{Ended, Handle, Input};
 use sandpiper_agent::fetcher::Patience;
 use sandpiper_agent::notify::Notifier;
 use sandpiper_agent::serve::routes::{Routes, Served};
@@ -31,7 +31,7 @@ pub(crate) struct Running {
     pub(crate) ring: Arc<Mutex<Ring>>,
     pub(crate) bench: Arc<Bench>,
     stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Ended>,
 }
 
 pub(crate) fn config(root: &Path) -> Config {
@@ -111,6 +111,21 @@ impl Running {
         let found = within(&what, done).await;
         found.map_err(|e| format!("{e}: {:?}", self.handle.observation.borrow().models))?;
         self.serves(world).await.map(|_| ())
+    }
+
+    /// The controller has taken its hello.
+    pub(crate) async fn attached(&self) {
+        self.handle
+            .inputs
+            .send(Input::Attached(true))
+            .await
+            .unwrap();
+    }
+
+    /// Waits until it gives way to another program.
+    pub(crate) async fn gives_way(self) {
+        let Self { task, .. } = self;
+        assert_eq!(task.await.unwrap(), Ended::Restart);
     }
 
     /// Ends it in good order.

@@ -1,5 +1,5 @@
 //! The life of a device that is recorded: it joins, installs, gets a new certificate, is started
-//! anew, goes back from a version that dies, refuses one that answers wrongly.
+//! anew, goes back from a version that dies, refuses one that answers wrongly, is brought to another agent.
 
 use crate::controller::{Mishap, fleet};
 use crate::device::{Running, load};
@@ -7,7 +7,9 @@ use crate::recorder::{Op, Recorder};
 use crate::within;
 use crate::world::World;
 use sandpiper_agent::identity::Identity;
+use sandpiper_agent::update::VERSION;
 use sandpiper_core::names::DeviceName;
+use sandpiper_core::update::{Start, UpdatePhase};
 use sandpiper_transport::fsio::{self, Disk};
 use std::path::Path;
 use std::sync::Arc;
@@ -88,5 +90,23 @@ async fn live(world: &World, identity: &Identity, recorder: &Recorder, root: &Pa
     agent.assign(world.assigned(5, "v5")).await;
     agent.comes_to(world, "v5").await.unwrap();
     used(&agent, world).await;
+    // And is brought to another agent, which works.
+    agent.attached().await;
+    agent.assign(world.updating(6, "v5")).await;
+    agent.gives_way().await;
+    let mut kept = load(&disk, root).unwrap();
+    let Start::Trial(program) = kept.update.choose(VERSION) else {
+        panic!("nothing is tried: {:?}", kept.update);
+    };
+    kept.programs.save(&kept.update).unwrap();
+    kept.programs.verify(program.artefact).unwrap();
+    kept.running = Some(program.artefact.digest);
+    let agent = Running::start(world, &disk, root, kept);
+    agent.attached().await;
+    let confirmed = async || {
+        let seen = agent.handle.observation.borrow();
+        (seen.agent.as_ref()?.phase == Some(UpdatePhase::Confirmed)).then_some(())
+    };
+    within("the agent is confirmed", confirmed).await.unwrap();
     agent.stop().await;
 }

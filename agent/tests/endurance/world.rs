@@ -14,8 +14,10 @@ use sandpiper_core::names::{
 };
 use sandpiper_core::profile::PowerState;
 use sandpiper_core::reconcile::DeviceEvent;
+use sandpiper_core::target::Arch;
 use sandpiper_core::tensor::{DType, Dim, TensorSpec};
 use sandpiper_core::time::Millis;
+use sandpiper_core::update::{AgentOrder, AgentRelease};
 use sandpiper_sandbox::{host_target, runtime_key};
 use sandpiper_transport::fsio::{self, Disk};
 use std::collections::BTreeMap;
@@ -41,6 +43,20 @@ pub(crate) struct World {
     versions: BTreeMap<String, (VersionManifest, Conduct)>,
     /// By digest of the native code.
     conduct: Arc<BTreeMap<Digest, Conduct>>,
+    /// Another agent.
+    release: AgentRelease,
+}
+
+/// A program as far as anybody looks into it.
+fn program() -> Vec<u8> {
+    let machine = match std::env::consts::ARCH {
+        "x86_64" => 62,
+        _ => 183,
+    };
+    let mut bytes = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    bytes.extend([2, 0, machine, 0]);
+    bytes.extend(blob(77, 130_000));
+    bytes
 }
 
 /// Bytes that differ from chunk to chunk and from seed to seed.
@@ -77,10 +93,19 @@ impl World {
             conduct.insert(native.artefact.digest, how);
             versions.insert(name, (manifest, how));
         }
+        let artefact = controller.hold(program());
+        let release = AgentRelease {
+            version: "0.2.0".parse().unwrap(),
+            publisher: ActorName::new("publisher").unwrap(),
+            published_at: Millis(0),
+            oldest: None,
+            binaries: [(Arch::X86_64, artefact), (Arch::Aarch64, artefact)].into(),
+        };
         Self {
             controller,
             versions,
             conduct: Arc::new(conduct),
+            release,
         }
     }
 
@@ -103,9 +128,20 @@ impl World {
         let assignment = Assignment {
             device: DeviceName::new("shed-1").unwrap(),
             generation: Generation(generation),
+            agent: None,
             models: [(manifest.model.clone(), model)].into(),
         };
         DeviceEvent::Assigned(assignment, vec![manifest.clone()])
+    }
+
+    /// The same with an order for another agent.
+    pub(crate) fn updating(&self, generation: u64, version: &str) -> DeviceEvent {
+        let mut event = self.assigned(generation, version);
+        if let DeviceEvent::Assigned(assignment, _) = &mut event {
+            let release = Some(self.release.clone());
+            assignment.agent = Some(AgentOrder { number: 1, release });
+        }
+        event
     }
 
     pub(crate) fn conduct(&self, version: &VersionName) -> Conduct {

@@ -283,10 +283,12 @@ pub(crate) fn scheduled(
     let assignment = Assignment {
         device: DeviceName::new(device).unwrap(),
         generation: Generation(generation),
+        agent: None,
         models: models.collect(),
     };
     AssignmentBundle {
         assignment: Controller::sign(&controller.assigner, Purpose::Assignment, &assignment),
         versions: versions.iter().map(signed).collect(),
+        agent: None,
     }
 }

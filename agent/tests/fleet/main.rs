@@ -11,6 +11,7 @@ mod hanging;
 mod hostile;
 mod moved;
 mod serving;
+mod updating;
 mod windows;
 
 use std::time::{Duration, Instant};

@@ -1,13 +1,13 @@
 //! The operator's side of the operator service, in domain terms.
 
-use crate::cli::error::ExitCode;
 use sandpiper_core::digest::ArtefactRef;
 use sandpiper_core::names::RolloutName;
 use sandpiper_core::policy::Labels;
 use sandpiper_core::rollout::RolloutSpec;
 use sandpiper_core::signed::Signed;
+use sandpiper_core::view::AgentOrdersDoc;
 use sandpiper_proto::convert::{
-    Change, ConvertError, JoinTokenRequest, ListQuery, SteerVerb, UploadPart,
+    AgentOrders, Change, ConvertError, JoinTokenRequest, ListQuery, SteerVerb, UploadPart,
 };
 use sandpiper_proto::{limits, v1};
 use sandpiper_transport::client::{ClientTls, ConnectError, connect};
@@ -41,25 +41,6 @@ fn status_text(status: &tonic::Status) -> String {
     match status.message() {
         "" => format!("the controller answered {}", status.code().description()),
         message => message.to_owned(),
-    }
-}
-
-impl CallError {
-    /// The exit code of a process that ends because of it.
-    pub fn exit_code(&self) -> ExitCode {
-        use tonic::Code;
-        match self {
-            Self::Connect(_) => ExitCode::Unreachable,
-            Self::Convert(_) => ExitCode::Failure,
-            Self::Status(status) => match status.code() {
-                Code::InvalidArgument | Code::AlreadyExists | Code::OutOfRange => ExitCode::Usage,
-                Code::NotFound => ExitCode::NotFound,
-                Code::PermissionDenied | Code::Unauthenticated => ExitCode::Denied,
-                Code::Unavailable => ExitCode::Unreachable,
-                Code::DeadlineExceeded => ExitCode::Timeout,
-                _ => ExitCode::Failure,
-            },
-        }
     }
 }
 
@@ -315,6 +296,29 @@ impl OperatorClient {
             .publish_version(v1::Signed::from(version))
             .await?;
         Ok(())
+    }
+
+    /// Publishes a signed release of the agent whose programs are all there.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn publish_agent(&mut self, release: Signed) -> Result<(), CallError> {
+        self.inner.publish_agent(v1::Signed::from(release)).await?;
+        Ok(())
+    }
+
+    /// Tells devices which release of the agent to run.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn order_agents(&mut self, orders: AgentOrders) -> Result<AgentOrdersDoc, CallError> {
+        let orders = v1::OrderAgentsRequest::from(orders);
+        Ok(self
+            .inner
+            .order_agents(orders)
+            .await?
+            .into_inner()
+            .parse()?)
     }
 
     /// Makes or changes a deployment.

@@ -9,7 +9,7 @@ use sandpiper_core::names::{DeploymentName, DeviceName, FleetName, NameError};
 use sandpiper_core::policy::Deployment;
 use sandpiper_core::rollout::RolloutSpec;
 use sandpiper_core::signed::Signed;
-use sandpiper_proto::convert::{JoinTokenRequest, ListQuery, UploadPart, from_json};
+use sandpiper_proto::convert::{AgentOrders, JoinTokenRequest, ListQuery, UploadPart, from_json};
 use sandpiper_proto::v1;
 use sandpiper_proto::v1::operator_service_server::OperatorService;
 use sandpiper_transport::token::JoinToken;
@@ -214,6 +214,33 @@ impl OperatorService for Operators {
             .run(move |state, now| Ok(state.fleet.publish(now, actor.as_str(), published)?));
         done(job.await)?;
         Ok(Response::new(EMPTY))
+    }
+
+    async fn publish_agent(&self, request: Request<v1::Signed>) -> Answer<v1::Empty> {
+        let actor = auth::operator(&request)?;
+        let signed = Signed::try_from(request.into_inner())?;
+        let (blobs, authority) = (Arc::clone(&self.blobs), Arc::clone(&self.authority));
+        let admitted = tokio::task::spawn_blocking(move || {
+            catalogue::admit_agent(signed, &authority.publishers, &blobs)
+        });
+        let admitted = admitted.await.map_err(|e| of_join(&e))?;
+        let published = done(admitted.map_err(FleetError::from))?;
+        let job = self.fleet.run(move |state, now| {
+            Ok(state.fleet.publish_agent(now, actor.as_str(), published)?)
+        });
+        done(job.await)?;
+        Ok(Response::new(EMPTY))
+    }
+
+    async fn order_agents(&self, request: Request<v1::OrderAgentsRequest>) -> Answer<v1::Document> {
+        let actor = auth::operator(&request)?;
+        let AgentOrders { version, devices } = AgentOrders::try_from(request.into_inner())?;
+        let job = self.fleet.run(move |state, now| {
+            let fleet = &mut state.fleet;
+            Ok(fleet.order_agents(now, actor.as_str(), version.as_ref(), &devices)?)
+        });
+        let doc = done(job.await)?;
+        Ok(Response::new(v1::Document::of(&doc)?))
     }
 
     async fn apply_deployment(&self, request: Request<v1::Document>) -> Answer<v1::Empty> {

@@ -1,14 +1,18 @@
 //! What the fleet can run: published versions, signed, and their artefacts by digest.
 
+mod agents;
 mod blobs;
 
+pub use agents::admit_agent;
 pub use blobs::{BlobError, Blobs, Upload};
-pub use sandpiper_core::fleet::Published;
+pub use sandpiper_core::fleet::{Published, PublishedAgent};
 
 use sandpiper_core::abi::AbiError;
 use sandpiper_core::digest::ArtefactRef;
 use sandpiper_core::manifest::{VariantManifest, VersionManifest};
 use sandpiper_core::signed::{Purpose, Signed};
+use sandpiper_core::target::Arch;
+use sandpiper_core::update::ReleaseError;
 use sandpiper_transport::signing::{SignatureError, VerifyingKeys};
 
 /// Most variants in one version: more than any board family needs, few enough to compare.
@@ -48,6 +52,23 @@ pub enum PublishError {
     /// A variant's interface and its artefacts name different weights.
     #[error("variant `{0}` does not bring the weights that its interface names")]
     Weights(String),
+    /// The payload is not a release of the agent.
+    #[error("the signed payload is not a release of the agent")]
+    Release(#[source] serde_json::Error),
+    /// A release of the agent that breaks the rules.
+    #[error("the release of the agent is not valid")]
+    Agent(#[from] ReleaseError),
+    /// What was uploaded as a program is none for its architecture.
+    #[error("the program for {arch} cannot run there: {why}")]
+    Program {
+        /// The architecture.
+        arch: Arch,
+        /// Why.
+        why: String,
+    },
+    /// An artefact cannot be read.
+    #[error("an artefact cannot be read")]
+    Blob(#[from] BlobError),
     /// Artefacts that were not uploaded.
     #[error("{0} artefacts are not here: upload them before publishing")]
     Missing(usize),

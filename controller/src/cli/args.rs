@@ -1,5 +1,6 @@
 //! Commands and flags.
 
+use super::agents::AgentCommand;
 pub use super::asked::RolloutArgs;
 use clap::{Args, Subcommand, ValueEnum};
 use sandpiper_core::names::{DeploymentName, ModelName, RolloutName, VersionName};
@@ -70,6 +71,9 @@ pub enum Command {
     /// Move a deployment to a version, in waves.
     #[command(subcommand)]
     Rollout(RolloutCommand),
+    /// Publish releases of the agent and bring devices to them.
+    #[command(subcommand)]
+    Agent(AgentCommand),
     /// Set and remove labels of a device.
     #[command(after_help = "Example:\n  sandpiper label device/pi-07 app=activity spare-")]
     Label {

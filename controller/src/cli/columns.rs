@@ -105,6 +105,17 @@ pub fn of(kind: ResourceKind) -> Vec<Column> {
             narrow("LABELS", |d| labels(d, "/labels")),
             narrow("DESCRIPTION", |d| text(d, "/description")),
         ],
+        ResourceKind::AgentReleases => vec![
+            NAME,
+            narrow("FOR", archs),
+            narrow("PUBLISHED", |d| {
+                d.pointer("/published_at")?.as_u64().map(instant)
+            }),
+            narrow("ORDERED", |d| text(d, "/ordered")),
+            narrow("RUNNING", |d| text(d, "/running")),
+            narrow("OLDEST", |d| text(d, "/oldest")),
+            wide("PUBLISHER", |d| text(d, "/publisher")),
+        ],
     }
 }
 
@@ -127,7 +138,10 @@ fn devices() -> Vec<Column> {
         }),
         wide("LABELS", |d| labels(d, "/labels")),
         wide("GENERATION", |d| text(d, "/generation")),
-        wide("AGENT", |d| text(d, "/profile/agent_version")),
+        wide("AGENT", |d| {
+            field(d, &["/agent/running", "/profile/agent_version"])
+        }),
+        wide("UPDATE", update),
     ]
 }
 
@@ -252,6 +266,26 @@ fn serves(document: &Value) -> Option<String> {
     };
     let all: Vec<_> = models.iter().filter_map(one).collect();
     (!all.is_empty()).then(|| all.join(", "))
+}
+
+/// Where the newest order for the agent stands, and why.
+fn update(document: &Value) -> Option<String> {
+    let ordered = document.pointer("/agent_order/number")?.as_u64()?;
+    let told = document.pointer("/agent/order").and_then(Value::as_u64);
+    let wanted = text(document, "/agent_order/release/version");
+    let wanted = wanted.unwrap_or_else(|| "installed".to_owned());
+    // What the device says of an order before this one tells nothing of this one.
+    let phase = text(document, "/agent/phase").filter(|_| told == Some(ordered));
+    let phase = phase.unwrap_or_else(|| "ordered".to_owned());
+    let why = text(document, "/agent/why").filter(|_| told == Some(ordered));
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    Some(format!("{wanted} {}{why}", phase.replace('_', " ")))
+}
+
+/// Architectures of a release.
+fn archs(document: &Value) -> Option<String> {
+    let all = document.pointer("/size_bytes")?.as_object()?;
+    Some(all.keys().cloned().collect::<Vec<_>>().join(","))
 }
 
 fn wave(document: &Value) -> Option<String> {

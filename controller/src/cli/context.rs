@@ -4,6 +4,7 @@ use super::error::CliError;
 use crate::api::client::OperatorClient;
 use crate::context::Context;
 use sandpiper_transport::client::{ClientIdentity, ClientTls, Clock};
+use sandpiper_transport::signing::SigningKey;
 use std::path::{Path, PathBuf};
 
 /// The context file: as given, or `~/.config/sandpiper/config.toml`.
@@ -43,6 +44,19 @@ pub fn load(given: Option<&Path>) -> Result<Context, CliError> {
 pub async fn connect(given: Option<&Path>) -> Result<OperatorClient, CliError> {
     let context = load(given)?;
     Ok(OperatorClient::connect(&tls(&context)?, &context.address).await?)
+}
+
+/// The key that signs what is published.
+///
+/// # Errors
+/// As [`load`], and [`CliError::Usage`] when the context has none, or none that is usable.
+pub fn publisher_key(given: Option<&Path>) -> Result<SigningKey, CliError> {
+    let context = load(given)?;
+    let pem = context.publisher_key_pem.as_ref().ok_or_else(|| {
+        CliError::Usage("this context holds no publisher key: only a publisher imports".to_owned())
+    })?;
+    SigningKey::from_pem(pem)
+        .map_err(|e| CliError::Usage(format!("the publisher key is not usable: {e}")))
 }
 
 fn tls(context: &Context) -> Result<ClientTls, CliError> {

@@ -113,6 +113,23 @@ pub enum CliError {
     Output(#[from] std::io::Error),
 }
 
+/// The exit code of a process that ends because of a call to the controller.
+fn of_call(error: &CallError) -> ExitCode {
+    use tonic::Code;
+    match error {
+        CallError::Connect(_) => ExitCode::Unreachable,
+        CallError::Convert(_) => ExitCode::Failure,
+        CallError::Status(status) => match status.code() {
+            Code::InvalidArgument | Code::AlreadyExists | Code::OutOfRange => ExitCode::Usage,
+            Code::NotFound => ExitCode::NotFound,
+            Code::PermissionDenied | Code::Unauthenticated => ExitCode::Denied,
+            Code::Unavailable => ExitCode::Unreachable,
+            Code::DeadlineExceeded => ExitCode::Timeout,
+            _ => ExitCode::Failure,
+        },
+    }
+}
+
 impl From<ImportError> for CliError {
     fn from(error: ImportError) -> Self {
         Self::Import(Box::new(error))
@@ -130,7 +147,7 @@ impl CliError {
             | Self::Import(_)
             | Self::Compile { .. }
             | Self::Run { .. } => ExitCode::Usage,
-            Self::Call(call) => call.exit_code(),
+            Self::Call(call) => of_call(call),
             Self::NotFound(_) => ExitCode::NotFound,
             Self::RolledBack { .. } => ExitCode::RolledBack,
             Self::Timeout { .. } => ExitCode::Timeout,

@@ -5,12 +5,13 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`args`], [`asked`] | commands and their flags |
+//! | [`args`], [`asked`], [`agents`] | commands and their flags |
 //! | [`parse`] | labels, durations, waves, resource names |
 //! | [`context`] | which controller, with which certificate |
 //! | [`commands`] | what each command does |
 //! | [`output`], [`columns`], [`render`], [`terminal`] | what is shown, and how |
 
+pub mod agents;
 pub mod args;
 pub mod asked;
 pub mod columns;

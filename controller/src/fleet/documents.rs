@@ -10,9 +10,10 @@ use sandpiper_core::policy::{Labels, Policy};
 use sandpiper_core::sketch::LatencySketch;
 use sandpiper_core::telemetry::ModelStatus;
 use sandpiper_core::time::Millis;
+use sandpiper_core::update::AgentRelease;
 use sandpiper_core::view::{
-    DeploymentDoc, DeviceDoc, DeviceModelDoc, ExplainDoc, InRolloutDoc, JoinTokenDoc, LearnedDoc,
-    ModelDoc, RolloutDoc, VariantDoc, VariantUse, VersionDoc,
+    AgentReleaseDoc, DeploymentDoc, DeviceDoc, DeviceModelDoc, ExplainDoc, InRolloutDoc,
+    JoinTokenDoc, LearnedDoc, ModelDoc, RolloutDoc, VariantDoc, VariantUse, VersionDoc,
 };
 use sandpiper_proto::convert::{ListQuery, ResourceKind};
 use serde::Serialize;
@@ -42,6 +43,7 @@ fn kind_name(kind: ResourceKind) -> &'static str {
         ResourceKind::Rollouts => "rollout",
         ResourceKind::Events => "event",
         ResourceKind::JoinTokens => "join token",
+        ResourceKind::AgentReleases => "agent-release",
     }
 }
 
@@ -90,6 +92,13 @@ impl State {
                 .filter(|t| wanted(&t.id) && chosen(&t.labels) && is_open(t, now))
                 .map(|t| shown(&t.id, &token_doc(t)))
                 .collect::<Result<_, _>>()?,
+            ResourceKind::AgentReleases => self
+                .fleet
+                .agents()
+                .iter()
+                .filter(|(version, _)| wanted(&version.to_string()))
+                .map(|(version, a)| shown(version, &self.agent_doc(&a.release)))
+                .collect::<Result<_, _>>()?,
         };
         match &query.name {
             // No events about something is an answer, not a mistake.
@@ -125,11 +134,26 @@ impl State {
             conditions: observation.map(|o| o.conditions.clone()),
             generation: record.generation,
             observed_generation: observation.map(|o| o.generation).unwrap_or_default(),
+            agent: observation.and_then(|o| o.agent.clone()),
+            agent_order: record.agent.clone(),
             models: statuses
                 .iter()
                 .map(|s| self.device_model_doc(&record.name, s))
                 .collect(),
         }
+    }
+
+    fn agent_doc(&self, release: &AgentRelease) -> AgentReleaseDoc {
+        let (mut ordered, mut running) = (0, 0);
+        let version = &release.version;
+        for device in self.fleet.devices().values() {
+            let order = device.agent.as_ref().and_then(|o| o.version());
+            ordered += u64::from(order == Some(version));
+            let told = device.observation.as_ref().and_then(|o| o.agent.as_ref());
+            let runs = told.is_some_and(|t| !t.installed && t.running == version.to_string());
+            running += u64::from(runs);
+        }
+        AgentReleaseDoc::of(release, ordered, running)
     }
 
     fn device_model_doc(&self, device: &DeviceName, status: &ModelStatus) -> DeviceModelDoc {

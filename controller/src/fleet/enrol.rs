@@ -1,6 +1,7 @@
 //! Join tokens, and devices that use them.
 
 use super::FleetError;
+use super::refusals::MAX_REFUSALS;
 use super::state::State;
 use super::token::{self, TokenRecord};
 use sandpiper_core::digest::Digest;
@@ -16,34 +17,6 @@ use std::time::Duration;
 pub(super) const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
 /// Most tokens kept. Used and expired ones make room first.
 pub(super) const MAX_TOKENS: usize = 10_000;
-
-/// Refused enrolments noted one by one within [`REFUSAL_SPAN`].
-const MAX_REFUSALS: u32 = 60;
-/// After this long refusals are noted again.
-const REFUSAL_SPAN: Duration = Duration::from_secs(60);
-
-/// How many enrolments were refused of late.
-#[derive(Debug, Default)]
-pub(super) struct Refusals {
-    since: Millis,
-    count: u32,
-}
-
-impl Refusals {
-    /// Counts one more; gives how many there were before it.
-    fn count(&mut self, now: Millis) -> u32 {
-        // A clock that was set back begins a new span, too.
-        if now < self.since || now.since(self.since) >= REFUSAL_SPAN {
-            *self = Self {
-                since: now,
-                count: 0,
-            };
-        }
-        let before = self.count;
-        self.count = self.count.saturating_add(1);
-        before
-    }
-}
 
 /// A token that was just made; its secret is known only here.
 #[derive(Clone)]

@@ -15,6 +15,7 @@ mod documents;
 mod enrol;
 mod error;
 mod journal;
+mod refusals;
 mod state;
 mod token;
 

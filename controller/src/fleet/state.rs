@@ -1,7 +1,7 @@
 //! Everything the controller knows: the fleet, and what is the controller's alone.
 
-use super::enrol::Refusals;
 use super::journal::{self, Fenced};
+use super::refusals::Refusals;
 use super::token::{TOKENS, TokenRecord};
 use crate::store::{Store, StoreError};
 use sandpiper_core::assignment::AssignmentBundle;
@@ -116,6 +116,7 @@ impl State {
         Some(AssignmentBundle {
             assignment: self.authority.assignment.sign(Purpose::Assignment, payload),
             versions: versions.into_iter().cloned().collect(),
+            agent: self.fleet.agent_of(device).cloned(),
         })
     }
 }

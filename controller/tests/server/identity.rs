@@ -63,6 +63,10 @@ async fn call_operator_service(channel: Channel) -> Answers {
     note(&mut all, "UploadArtefact", answer);
     let answer = client.publish_version(v1::Signed::default()).await;
     note(&mut all, "PublishVersion", answer);
+    let answer = client.publish_agent(v1::Signed::default()).await;
+    note(&mut all, "PublishAgent", answer);
+    let orders = v1::OrderAgentsRequest::default();
+    note(&mut all, "OrderAgents", client.order_agents(orders).await);
     let answer = client.apply_deployment(v1::Document::default()).await;
     note(&mut all, "ApplyDeployment", answer);
     let answer = client.delete_deployment(name).await;

@@ -2,6 +2,7 @@
 //! with the generated clients. Devices are played by hand, so that they can misbehave.
 #![allow(clippy::unwrap_used)]
 
+mod agents;
 mod artefacts;
 mod clones;
 mod golden;

@@ -4,12 +4,14 @@
 //!
 //! Columns: the least of the step's times in microseconds (what else the machine does only adds to
 //! it), millions of multiplications and
-//! additions, those per nanosecond, and the step. Inputs are zeros.
+//! additions, those per nanosecond, and the step. Inputs are zeros, and a free
+//! batch is 1.
 //! Then a whole inference by one worker and by WORKERS, in turns.
 #![allow(clippy::print_stdout)]
 
 use anyhow::{Context, Result, ensure};
-use sandpiper_compiler::{Compiled, Options, compile};
+use sandpiper_compiler::{Compiled, Model, Options, compile};
+use sandpiper_core::tensor::Dim;
 use sandpiper_sandbox::{
     Crew, Limits, LoadSpec, Native, Origin, Precompiled, Weights, host_target, load_wasm,
     precompile,
@@ -22,7 +24,13 @@ fn main() -> Result<()> {
     let rounds: usize = arguments.next().map_or(Ok(15), |n| n.parse())?;
     let onnx = std::fs::read(&path).with_context(|| path.clone())?;
     let started = Instant::now();
-    let compiled = compile(&onnx, &Options::default())?;
+    let mut options = Options::default();
+    for spec in Model::read(&onnx)?.summary().inputs {
+        let one = |d: &Dim| matches!(d, Dim::Batch).then_some(1);
+        let dims = spec.dims.iter().map(one).collect();
+        options.shapes.insert(spec.name, dims);
+    }
+    let compiled = compile(&onnx, &options)?;
     let made = started.elapsed();
     let deadline = Duration::from_secs(60);
     let mut instance = load_wasm(

@@ -3,6 +3,7 @@
 use crate::names::{DeploymentName, DeviceName, ModelName, VariantName, VersionName};
 use crate::profile::PowerState;
 use crate::signed::Signed;
+use crate::update::AgentOrder;
 use crate::window::Schedule;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -54,6 +55,9 @@ pub struct Assignment {
     pub generation: Generation,
     /// The models by name.
     pub models: BTreeMap<ModelName, AssignedModel>,
+    /// What its agent shall be; whatever it is when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentOrder>,
 }
 
 /// An assignment on its way: signed, with the signed versions it names.
@@ -63,4 +67,6 @@ pub struct AssignmentBundle {
     pub assignment: Signed,
     /// The signed [`crate::manifest::VersionManifest`] of every version it names.
     pub versions: Vec<Signed>,
+    /// The signed [`crate::update::AgentRelease`] of the agent that it names.
+    pub agent: Option<Signed>,
 }

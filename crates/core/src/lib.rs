@@ -49,6 +49,7 @@ pub mod target;
 pub mod telemetry;
 pub mod tensor;
 pub mod time;
+pub mod update;
 pub mod view;
 pub mod window;
 

@@ -11,6 +11,8 @@ pub enum Purpose {
     Version,
     /// A [`crate::assignment::Assignment`], signed by the controller.
     Assignment,
+    /// A [`crate::update::AgentRelease`], signed by a publisher.
+    Agent,
 }
 
 impl Purpose {
@@ -19,6 +21,7 @@ impl Purpose {
         match self {
             Self::Version => b"sandpiper-version-v1\0",
             Self::Assignment => b"sandpiper-assignment-v1\0",
+            Self::Agent => b"sandpiper-agent-v1\0",
         }
     }
 }

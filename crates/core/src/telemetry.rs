@@ -8,6 +8,7 @@ use crate::outputs::OutputStats;
 use crate::profile::{Conditions, DeviceProfile, PowerState};
 use crate::sketch::LatencySketch;
 use crate::time::Millis;
+use crate::update::AgentStatus;
 use serde::{Deserialize, Serialize};
 
 /// Counts of one model and variant over a span of time. Identified by (`boot`, `sequence`):
@@ -160,6 +161,9 @@ pub struct Observation {
     /// force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// Its agent; nothing from one that cannot update itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentStatus>,
 }
 
 /// First words of a device on its stream.

@@ -10,6 +10,7 @@ impl From<Signed> for v1::Signed {
         let purpose = match signed.purpose {
             Purpose::Version => v1::signed::Purpose::Version,
             Purpose::Assignment => v1::signed::Purpose::Assignment,
+            Purpose::Agent => v1::signed::Purpose::Agent,
         };
         Self {
             purpose: purpose.into(),
@@ -26,6 +27,7 @@ impl TryFrom<v1::Signed> for Signed {
         let purpose = match v1::signed::Purpose::try_from(wire.purpose) {
             Ok(v1::signed::Purpose::Version) => Purpose::Version,
             Ok(v1::signed::Purpose::Assignment) => Purpose::Assignment,
+            Ok(v1::signed::Purpose::Agent) => Purpose::Agent,
             Ok(v1::signed::Purpose::Unspecified) => {
                 return Err(ConvertError::Missing("signed.purpose"));
             }

@@ -317,6 +317,7 @@ impl From<AssignmentBundle> for v1::AssignmentBundle {
         Self {
             assignment: Some(bundle.assignment.into()),
             versions: bundle.versions.into_iter().map(Into::into).collect(),
+            agent: bundle.agent.map(Into::into),
         }
     }
 }
@@ -333,6 +334,7 @@ impl TryFrom<v1::AssignmentBundle> for AssignmentBundle {
         Ok(Self {
             assignment: present("assignment", wire.assignment)?.try_into()?,
             versions: versions.collect::<Result<_, _>>()?,
+            agent: wire.agent.map(Signed::try_from).transpose()?,
         })
     }
 }

@@ -11,7 +11,9 @@ mod operator;
 pub use device::{
     Credentials, EnrolRequest, FetchPart, FetchRequest, FromController, FromDevice, Hello,
 };
-pub use operator::{Change, JoinTokenRequest, ListQuery, ResourceKind, SteerVerb, UploadPart};
+pub use operator::{
+    AgentOrders, Change, JoinTokenRequest, ListQuery, ResourceKind, SteerVerb, UploadPart,
+};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -4,8 +4,10 @@ use super::{ConvertError, at_most, from_json, labels, name, present, to_json};
 use crate::{limits, v1};
 use prost::bytes::Bytes;
 use sandpiper_core::digest::ArtefactRef;
+use sandpiper_core::fleet::OrderedDevices;
 use sandpiper_core::names::RolloutName;
 use sandpiper_core::policy::{Labels, Selector};
+use sandpiper_core::update::AgentVersion;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -203,6 +205,57 @@ impl TryFrom<v1::CreateJoinTokenRequest> for JoinTokenRequest {
             labels: labels("labels", wire.labels)?,
             description: wire.description,
         })
+    }
+}
+
+/// An operator wants devices to run a release of the agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AgentOrders {
+    /// The release; the program that is installed on the device when missing.
+    pub version: Option<AgentVersion>,
+    /// Which devices.
+    pub devices: OrderedDevices,
+}
+
+impl From<AgentOrders> for v1::OrderAgentsRequest {
+    fn from(orders: AgentOrders) -> Self {
+        let (device, selector) = match orders.devices {
+            OrderedDevices::One(name) => (name.into(), String::new()),
+            OrderedDevices::Matching(selector) => (String::new(), selector.into()),
+        };
+        Self {
+            version: orders.version.map(String::from).unwrap_or_default(),
+            device,
+            selector,
+        }
+    }
+}
+
+impl TryFrom<v1::OrderAgentsRequest> for AgentOrders {
+    type Error = ConvertError;
+    fn try_from(wire: v1::OrderAgentsRequest) -> Result<Self, ConvertError> {
+        at_most("selector", wire.selector.len(), limits::MAX_TEXT_BYTES)?;
+        let version = match wire.version.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| ConvertError::Unknown {
+                field: "version",
+                value: text.chars().take(80).collect(),
+            })?),
+        };
+        let devices = match (wire.device.is_empty(), wire.selector.is_empty()) {
+            (false, true) => OrderedDevices::One(name("device", wire.device)?),
+            // An empty selector would mean all devices, which nobody asks for by forgetting it.
+            (true, true) => return Err(ConvertError::Missing("device")),
+            (false, false) => return Err(ConvertError::Contradiction("device", "selector")),
+            (true, false) => {
+                let parsed = wire.selector.parse();
+                OrderedDevices::Matching(parsed.map_err(|source| ConvertError::Label {
+                    field: "selector",
+                    source,
+                })?)
+            }
+        };
+        Ok(Self { version, devices })
     }
 }
 

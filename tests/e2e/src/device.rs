@@ -224,6 +224,27 @@ impl Device {
         }
     }
 
+    /// Starts the agent anew if it has ended, as a service manager does. Whether it had.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn revive(&mut self) -> Result<bool> {
+        let ended = self.process.as_mut().is_none_or(|p| p.check().is_err());
+        if ended {
+            self.run()?;
+        }
+        Ok(ended)
+    }
+
+    /// Adds to its configuration, for its next start.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn configure(&self, more: &str) -> Result<()> {
+        let text = std::fs::read_to_string(self.config())?;
+        Ok(std::fs::write(self.config(), text + more)?)
+    }
+
     /// Id of the agent's process, while it runs.
     pub fn process_id(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)

@@ -181,6 +181,7 @@ pub fn observation(generation: Generation, models: Vec<ModelStatus>) -> Observat
         },
         models,
         refused: None,
+        agent: None,
     }
 }
 

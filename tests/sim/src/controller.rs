@@ -456,6 +456,7 @@ impl Controller {
         let bundle = AssignmentBundle {
             assignment: CONTROLLER.sign(Purpose::Assignment, payload),
             versions,
+            agent: None,
         };
         if let Some(number) = self.numbers.get(name) {
             let kept = self.sent.entry(*number).or_default();

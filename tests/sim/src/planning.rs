@@ -116,6 +116,7 @@ fn observation(body: &Body, generation: u64) -> Observation {
         conditions: body.conditions(),
         models: Vec::new(),
         refused: None,
+        agent: None,
     }
 }
 

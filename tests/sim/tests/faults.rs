@@ -138,6 +138,7 @@ fn offered(targets: Vec<Target>, manifests: Vec<VersionManifest>, rung: &str) ->
         Assignment {
             device: name(0),
             generation: Generation(generation),
+            agent: None,
             models: [(model.model.clone(), model)].into(),
         }
     };

@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod agent;
 mod deployment;
 mod device;
 mod explain;
@@ -73,6 +74,7 @@ pub async fn run(
         Command::Model(command) => model::model(session, command).await,
         Command::Deployment(command) => deployment::deployment(session, command).await,
         Command::Rollout(command) => rollout::rollout(session, command).await,
+        Command::Agent(command) => agent::agent(session, command).await,
         Command::Label { device, changes } => device::label(session, &device, &changes).await,
         Command::Revoke { device } => device::revoke(session, &device).await,
         Command::Release { device } => device::release(session, &device).await,

@@ -18,7 +18,6 @@ use sandpiper_core::target::Target;
 use sandpiper_core::tensor::Dim;
 use sandpiper_core::time::Millis;
 use sandpiper_proto::convert::{ListQuery, ResourceKind};
-use sandpiper_transport::signing::SigningKey;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -110,14 +109,7 @@ fn read(path: &Path) -> Result<Vec<u8>, CliError> {
 }
 
 async fn import(session: &mut Session<'_>, args: Import) -> Result<(), CliError> {
-    let context = context::load(session.context)?;
-    let Some(pem) = &context.publisher_key_pem else {
-        return Err(CliError::Usage(
-            "this context holds no publisher key: only a publisher imports".to_owned(),
-        ));
-    };
-    let key = SigningKey::from_pem(pem)
-        .map_err(|e| CliError::Usage(format!("the publisher key is not usable: {e}")))?;
+    let key = context::publisher_key(session.context)?;
     let request = request(&args)?;
     // Reached first: measuring takes a while, and would be in vain without a controller.
     let mut client = connect(session.context).await?;

@@ -107,12 +107,23 @@ impl Device {
         generation: u64,
         models: Vec<ModelStatus>,
     ) -> Result<Live, Status> {
+        let observation = observation(generation, models);
+        self.try_attach_with(boot_id, fleet, observation).await
+    }
+
+    /// The same with all that it says of itself.
+    pub(crate) async fn try_attach_with(
+        &self,
+        boot_id: u64,
+        fleet: &Fleet,
+        observation: Observation,
+    ) -> Result<Live, Status> {
         let mut client = self.client(fleet).await;
         let (up, outgoing) = mpsc::channel(64);
         let hello = Hello {
             boot_id,
             profile: profile(),
-            observation: observation(generation, models),
+            observation,
         };
         let hello = FromDevice::Hello(Box::new(hello));
         up.send(hello.try_into().unwrap()).await.unwrap();
@@ -228,6 +239,7 @@ pub(crate) fn observation(generation: u64, models: Vec<ModelStatus>) -> Observat
         },
         models,
         refused: None,
+        agent: None,
     }
 }
 

@@ -258,6 +258,15 @@ impl<'a> Func<'a> {
         self.op(I::End);
     }
 
+    /// Does the one body if the integer that was pushed is not 0, else the other.
+    pub(crate) fn choose(&mut self, yes: impl FnOnce(&mut Self), no: impl FnOnce(&mut Self)) {
+        self.op(I::If(BlockType::Empty));
+        yes(self);
+        self.op(I::Else);
+        no(self);
+        self.op(I::End);
+    }
+
     /// Nested loops over `dims`, outermost first. In each turn of level `l`, pointer `p` has moved
     /// by `strides[p][l]` bytes per step; `body` must leave pointers where it found them. Afterwards
     /// all of them are where they were.

@@ -18,6 +18,18 @@ pub(crate) fn range(dtype: DType) -> (i32, i32) {
 }
 
 impl Func<'_> {
+    /// Pushes whether the host takes bytes as signed where it multiplies them: 1, or 0. The last operand of
+    /// `i32x4.relaxed_dot_i8x16_i7x16_add_s` is that of 7 bits; where one has 8, hosts may take it
+    /// as signed or as unsigned, but all of them always in the same way. And they may cut the sum of two
+    /// products to 16 bits, which must not come to pass.
+    pub(crate) fn signed_bytes(&mut self) -> &mut Self {
+        self.op(I::V128Const(i128::from_le_bytes([1; 16])));
+        self.op(I::V128Const(i128::from_le_bytes([0x80; 16])));
+        self.ints(0).op(I::I32x4RelaxedDotI8x16I7x16AddS);
+        self.op(I::I32x4ExtractLane(0));
+        self.int(31).op(I::I32ShrU)
+    }
+
     /// Pushes 16 bytes from an address.
     pub(crate) fn load(&mut self, pointer: Local, offset: u32) -> &mut Self {
         self.get(pointer).op(I::V128Load(at(offset)))

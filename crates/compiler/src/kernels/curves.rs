@@ -45,22 +45,27 @@ const TANH_TERMS: [f32; 7] = [
     1.0,
 ];
 
-/// The error function is taken from its series below this, since 1 - erfc would lose digits.
-const ERF_SERIES_BELOW: f32 = 0.5;
-/// Coefficients of erf(x) / x by powers of x^2, highest first: Taylor's. Below the limit the first
-/// term left out is under 1e-9 of the result.
-const ERF_TERMS: [f32; 7] = {
-    let first = std::f32::consts::FRAC_2_SQRT_PI;
-    [
-        first / 9360.0,
-        -first / 1320.0,
-        first / 216.0,
-        -first / 42.0,
-        first / 10.0,
-        -first / 3.0,
-        first,
-    ]
-};
+/// Beyond this the error function is 1 as a float.
+const ERF_ENDS: f32 = 4.0;
+/// Coefficients of erf(x) / x by powers of x^2 as a quotient, highest first: the fit of least greatest
+/// error below [`ERF_ENDS`], 2.5e-8 of the value. All are positive: nothing cancels.
+const ERF_ABOVE: [f32; 6] = [
+    1.986_769_1e-6,
+    0.000_284_564_48,
+    0.003_883_332_2,
+    0.053_101_71,
+    0.193_544_97,
+    std::f32::consts::FRAC_2_SQRT_PI,
+];
+/// Those of its divisor.
+const ERF_BELOW: [f32; 6] = [
+    3.741_996e-5,
+    0.001_185_566_1,
+    0.015_207_23,
+    0.115_349_956,
+    0.504_857_3,
+    1.0,
+];
 /// erfc(x) e^(x^2) for x >= 0 is t times a polynomial of t = 1 / (1 + 0.4 x).
 const TAIL_SLOPE: f32 = 0.4;
 /// Its coefficients, highest first: the fit of least greatest error, 6.4e-8 of the value.
@@ -83,9 +88,21 @@ pub(crate) struct Exp {
     turns: Local,
     rest: Local,
     power: Local,
+    /// Whether steps may be rounded once.
+    fused: bool,
 }
 
-/// Pushes a polynomial of a variable.
+/// Pushes a polynomial of a variable. Each step is rounded once where the host has the instruction.
+fn fused(f: &mut Func<'_>, x: Local, sum: Local, terms: &[f32]) {
+    f.floats(terms.first().copied().unwrap_or(0.0)).set(sum);
+    for term in terms.iter().skip(1) {
+        f.get(sum).get(x).floats(*term);
+        f.op(I::F32x4RelaxedMadd).set(sum);
+    }
+    f.get(sum);
+}
+
+/// Pushes a polynomial of a variable, with the same bits on every host.
 fn polynomial(f: &mut Func<'_>, x: Local, sum: Local, terms: &[f32]) {
     f.floats(terms.first().copied().unwrap_or(0.0)).set(sum);
     for term in terms.iter().skip(1) {
@@ -104,7 +121,14 @@ impl Exp {
             turns,
             rest,
             power,
+            fused: false,
         }
+    }
+
+    /// The same with steps that are rounded once where the host can: not the bits of `math::exp`.
+    pub(crate) fn fused(self) -> Self {
+        let fused = true;
+        Self { fused, ..self }
     }
 
     /// Pops a vector x <= 0 and pushes e^x: see `math::exp`, which does the same by the same steps.
@@ -148,7 +172,8 @@ impl Exp {
         f.op(I::F32x4Mul).op(I::F32x4Sub);
         f.get(self.rest).floats(LN_2_LOW);
         f.op(I::F32x4Mul).op(I::F32x4Sub).set(self.rest);
-        polynomial(f, self.rest, self.power, &EXP_TERMS);
+        let sum = if self.fused { fused } else { polynomial };
+        sum(f, self.rest, self.power, &EXP_TERMS);
         f.set(self.power);
     }
 }
@@ -226,28 +251,22 @@ fn tail(f: &mut Func<'_>, z: Local, power: Local) {
     f.floats(1.0);
     f.floats(1.0).get(z).floats(TAIL_SLOPE).op(I::F32x4Mul);
     f.op(I::F32x4Add).op(I::F32x4Div).set(t);
-    polynomial(f, t, sum, &TAIL_TERMS);
+    fused(f, t, sum, &TAIL_TERMS);
     f.get(t).op(I::F32x4Mul);
     f.get(power);
     exp.apply(f);
     f.op(I::F32x4Mul);
 }
 
-/// 1 - erfc(|x|) with the sign of x, or a series near 0.
+/// x times a quotient of polynomials of x^2, which may come out a little above 1.
 fn erf(f: &mut Func<'_>) {
-    let [x, z, square, sum] = [(); 4].map(|()| f.v128());
-    f.set(x);
-    f.get(x).op(I::F32x4Abs).set(z);
+    let [x, square, sum] = [(); 3].map(|()| f.v128());
+    f.clamp(-ERF_ENDS, ERF_ENDS).set(x);
     f.get(x).get(x).op(I::F32x4Mul).set(square);
-    polynomial(f, square, sum, &ERF_TERMS);
+    fused(f, square, sum, &ERF_ABOVE);
     f.get(x).op(I::F32x4Mul);
-    f.get(square).op(I::F32x4Neg).set(square);
-    f.floats(1.0);
-    tail(f, z, square);
-    f.op(I::F32x4Sub);
-    f.get(x).floats(-0.0).op(I::V128And).op(I::V128Or);
-    f.get(z).floats(ERF_SERIES_BELOW);
-    f.op(I::F32x4Lt).op(I::V128Bitselect);
+    fused(f, square, sum, &ERF_BELOW);
+    f.op(I::F32x4Div).clamp(-1.0, 1.0);
 }
 
 /// By q = erfc(|x| / sqrt 2) / 2: x times q below 0, x times (1 - q) above.

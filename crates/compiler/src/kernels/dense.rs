@@ -2,12 +2,13 @@
 //!
 //! For a pixel and a group of channels, the window is a few runs of consecutive bytes in a source
 //! with channels last (a product of matrices is a convolution of 1x1 windows). Integers are taken
-//! from a source that [`super::Frame`] has brought to 16 bits. Channels come in panels whose
-//! weights lie together; tiles of pixels by a panel's channels stay in registers.
+//! from a source that [`super::Frame`] has brought into the form of [`Mode`]. Channels come in panels
+//! whose weights lie together; tiles of pixels by a panel's channels stay in registers.
 
-use super::tile::{Registers, Tile, pixels_of};
-use super::{Element, Finish, Kernel, Pixels};
+use super::tile::{Mode, Registers, Tile};
+use super::{Finish, Kernel, Pixels};
 use crate::emit::{Func, Local, Ref};
+use wasm_encoder::Instruction as I;
 
 /// Channels of a panel of weights.
 pub(crate) const PANEL: usize = 16;
@@ -25,9 +26,9 @@ pub(crate) struct Dense {
     pub(crate) weights: Ref,
     /// Bias in the type of the accumulators, by panel. Without, floats go on from the sums that
     /// lie in the result.
-    pub(crate) bias: Option<Ref>,
-    /// What is multiplied.
-    pub(crate) element: Element,
+    pub(crate) bias: Option<(Ref, Start)>,
+    /// How it is multiplied.
+    pub(crate) mode: Mode,
     /// What becomes of the sums.
     pub(crate) finish: Finish,
     /// Output pixels.
@@ -42,6 +43,15 @@ pub(crate) struct Dense {
     pub(crate) run: usize,
     /// Output channels of a group.
     pub(crate) channels: usize,
+}
+
+/// Where the bias begins, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Start {
+    /// There.
+    At(u32),
+    /// At 0 on hosts that multiply unsigned bytes, there on others.
+    IfSigned(u32),
 }
 
 /// Channels used and width of each panel of a group: whole ones, and up to two for the rest.
@@ -78,13 +88,14 @@ struct Pointers {
 }
 
 impl Dense {
-    fn tile(&self) -> Tile {
-        Tile::of(self.element, &self.pixels, self.run)
+    fn tile(&self, width: usize) -> Tile {
+        Tile::of(self.mode, &self.pixels, self.run, width)
     }
 
     /// Bytes of the weights of a panel.
     fn panel_bytes(&self, width: usize) -> usize {
-        self.taps[0].0 * self.taps[1].0 * self.tile().run_bytes(width)
+        let runs = self.taps[0].0 * self.taps[1].0;
+        self.tile(width).window_bytes(runs)
     }
 
     /// Bytes from one output pixel to the next.
@@ -108,7 +119,7 @@ impl Dense {
         let across = if rows > 1 {
             (Split::Rows, uneven(rows))
         } else {
-            (Split::Tiles, uneven(columns / pixels_of(PANEL)))
+            (Split::Tiles, uneven(columns / self.mode.pixels(PANEL)))
         };
         let panels = uneven(self.channels / PANEL);
         if panels <= across.1 {
@@ -152,9 +163,28 @@ impl Dense {
 
     /// All pixels for one panel of channels; moves the pointers to the next one.
     fn panel(&self, f: &mut Func<'_>, p: Pointers, (used, width): (usize, usize), split: Split) {
-        let r = Registers::new(f, width);
+        let together = self.mode.channels(width);
+        let (full, rest) = (used / together, used % together);
+        f.repeat(full, |f| self.channels(f, p, (together, width), split));
+        if rest > 0 {
+            self.channels(f, p, (rest, width), split);
+        }
+        let (turns, vectors) = (used.div_ceil(together), 4 * together as i64);
+        let skipped = (width / together - turns) as i64;
+        let read = turns * together * self.mode.weights();
+        f.bump(p.weights, self.panel_bytes(width) as i64 - read as i64);
+        for pointer in p.bias.into_iter().chain(p.scales) {
+            f.bump(pointer, skipped * vectors);
+        }
+    }
+
+    /// All pixels for those channels of a panel that are summed together; moves the pointers to the
+    /// next ones.
+    fn channels(&self, f: &mut Func<'_>, p: Pointers, (used, width): (usize, usize), split: Split) {
+        let together = self.mode.channels(width);
+        let r = Registers::new(f, self.mode, width);
         let constants = |f: &mut Func<'_>, pointer: Option<Local>| -> Vec<Local> {
-            let vectors = 0..pointer.map_or(0, |_| width as u32 / 4);
+            let vectors = 0..pointer.map_or(0, |_| together as u32 / 4);
             let load = |v: u32| {
                 let local = f.v128();
                 pointer.into_iter().for_each(|p| {
@@ -167,13 +197,13 @@ impl Dense {
         let (bias, scales) = (constants(f, p.bias), constants(f, p.scales));
         let [rows, columns] = self.pixels.out;
         let [_, row_step, column_step] = self.pixels.steps;
-        let (pixel, size) = (self.pixel_bytes(), pixels_of(width));
+        let (pixel, size) = (self.pixel_bytes(), self.mode.pixels(width));
         let (row, dst) = (f.copy_of(p.src), f.copy_of(p.dst));
         let one_row = |f: &mut Func<'_>| {
             let src = f.copy_of(row);
             let tile = |f: &mut Func<'_>, size: usize| {
                 let pointers = (src, dst, p.weights);
-                self.pixels_of_tile(f, (&r, &bias, &scales), pointers, (size, used));
+                self.pixels_of_tile(f, (&r, &bias, &scales), pointers, (size, used, width));
                 f.bump(src, (size * column_step) as i64);
                 f.bump(dst, (size * pixel) as i64);
             };
@@ -201,9 +231,9 @@ impl Dense {
         } else {
             f.repeat(rows, one_row);
         }
-        f.bump(p.weights, self.panel_bytes(width) as i64);
+        f.bump(p.weights, (together * self.mode.weights()) as i64);
         let vectors = p.bias.into_iter().chain(p.scales);
-        vectors.for_each(|pointer| f.bump(pointer, 4 * width as i64));
+        vectors.for_each(|pointer| f.bump(pointer, 4 * together as i64));
         f.bump(p.dst, (used * self.finish.bytes()) as i64);
     }
 
@@ -213,21 +243,23 @@ impl Dense {
         f: &mut Func<'_>,
         (r, bias, scales): (&Registers, &[Local], &[Local]),
         (src, dst, weights): (Local, Local, Local),
-        (size, used): (usize, usize),
+        (size, used, width): (usize, usize, usize),
     ) {
+        let tile = self.tile(width);
         let pixel = |i: usize| (i * self.pixel_bytes()) as u32;
+        let bias = |f: &mut Func<'_>, i: usize, v: usize| {
+            match bias.get(v) {
+                Some(bias) => f.get(*bias),
+                None => f.load(dst, pixel(i) + 16 * v as u32),
+            };
+        };
         for (i, sums) in r.sums[..size].iter().enumerate() {
-            for (v, sum) in sums.iter().enumerate() {
-                match bias.get(v) {
-                    Some(bias) => f.get(*bias),
-                    None => f.load(dst, pixel(i) + 16 * v as u32),
-                };
-                f.set(*sum);
-            }
+            tile.begin(f, sums, &|f, v| bias(f, i, v));
         }
         let pointers = (f.copy_of(src), f.copy_of(weights));
-        self.tile().window(f, r, pointers, (size, self.taps));
+        tile.window(f, r, pointers, (size, self.taps));
         for (i, sums) in r.sums[..size].iter().enumerate() {
+            let sums = tile.end(f, sums, &|f, v| bias(f, i, v));
             self.finish
                 .store(f, (sums, scales), (dst, pixel(i)), used, r.scratch);
         }
@@ -243,7 +275,7 @@ impl Kernel for Dense {
         let goes_on = self.bias.is_none().then_some(self.dst);
         [self.src.0, self.weights]
             .into_iter()
-            .chain(self.bias)
+            .chain(self.bias.map(|(bias, _)| bias))
             .chain(self.finish.scales())
             .chain(goes_on)
             .collect()
@@ -262,7 +294,15 @@ impl Kernel for Dense {
             src: f.pointer(self.src.0, self.src.1),
             dst: f.pointer(self.dst, 0),
             weights: f.pointer(self.weights, 0),
-            bias: self.bias.map(|b| f.pointer(b, 0)),
+            bias: self.bias.map(|(bias, start)| match start {
+                Start::At(offset) => f.pointer(bias, offset),
+                Start::IfSigned(offset) => {
+                    let pointer = f.pointer(bias, 0);
+                    f.get(pointer).signed_bytes().int(offset as i32);
+                    f.op(I::I32Mul).op(I::I32Add).set(pointer);
+                    pointer
+                }
+            }),
             scales: self.finish.scales().map(|s| f.pointer(s, 0)),
         };
         let widths: usize = panels(self.channels).map(|(_, w)| w).sum();

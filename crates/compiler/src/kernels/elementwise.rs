@@ -57,6 +57,43 @@ impl Expr {
         Self::Cut(Box::new(self), Clamp { low, high })
     }
 
+    /// The same with other expressions in the place of operands.
+    pub(crate) fn mapped(self, operand: &dyn Fn(usize) -> Self) -> Self {
+        let inner = |e: Box<Self>| Box::new(e.mapped(operand));
+        match self {
+            Self::In(index) => operand(index),
+            Self::Const(value) => Self::Const(value),
+            Self::Add(a, b) => Self::Add(inner(a), inner(b)),
+            Self::Sub(a, b) => Self::Sub(inner(a), inner(b)),
+            Self::Mul(a, b) => Self::Mul(inner(a), inner(b)),
+            Self::Div(a, b) => Self::Div(inner(a), inner(b)),
+            Self::Round(a) => Self::Round(inner(a)),
+            Self::Cut(a, clamp) => Self::Cut(inner(a), clamp),
+            Self::Curve(curve, a) => Self::Curve(curve, inner(a)),
+        }
+    }
+
+    fn parts(&self) -> Vec<&Self> {
+        match self {
+            Self::In(_) | Self::Const(_) => Vec::new(),
+            Self::Add(a, b) | Self::Sub(a, b) | Self::Mul(a, b) | Self::Div(a, b) => vec![a, b],
+            Self::Round(a) | Self::Cut(a, _) | Self::Curve(_, a) => vec![a],
+        }
+    }
+
+    /// Its operations and operands.
+    pub(crate) fn operations(&self) -> usize {
+        1 + self.parts().iter().map(|p| p.operations()).sum::<usize>()
+    }
+
+    /// How often it takes an operand.
+    pub(crate) fn uses(&self, index: usize) -> usize {
+        match self {
+            Self::In(i) => usize::from(*i == index),
+            _ => self.parts().iter().map(|p| p.uses(index)).sum(),
+        }
+    }
+
     /// Quotient.
     pub(crate) fn over(self, other: Self) -> Self {
         Self::Div(Box::new(self), Box::new(other))
@@ -261,6 +298,10 @@ impl Kernel for Elementwise {
 
     fn shares(&self) -> bool {
         true
+    }
+
+    fn elementwise(&self) -> Option<&Elementwise> {
+        Some(self)
     }
 
     fn emit(&self, f: &mut Func<'_>) {

@@ -27,14 +27,6 @@ impl Element {
             Self::Int { .. } => 1,
         }
     }
-
-    /// Bytes of one activation as [`super::Dense`] reads it.
-    pub(crate) fn dense_bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Int { .. } => 2,
-        }
-    }
 }
 
 /// What becomes of an accumulator.

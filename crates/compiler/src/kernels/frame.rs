@@ -1,4 +1,4 @@
-//! Images with padding around, and bytes brought to 16 bits: what windows go over.
+//! Images with padding around, and bytes in the form in which they are multiplied: what windows go over.
 
 use super::Kernel;
 use super::copy::{Fill, consecutive};
@@ -11,8 +11,11 @@ use wasm_encoder::Instruction as I;
 pub(crate) enum Form {
     /// Elements of so many bytes stay as they are.
     Same(usize),
-    /// Bytes of this type become integers of 16 bits, as [`super::Dense`] reads them.
+    /// Bytes of this type become integers of 16 bits.
     Widened(DType),
+    /// Bytes of this type become what the host multiplies ([`Func::signed_bytes`]): 128 less, or more,
+    /// where it takes them in the other way.
+    Multiplied(DType),
 }
 
 impl Form {
@@ -21,6 +24,7 @@ impl Form {
         match self {
             Self::Same(size) => (size, size),
             Self::Widened(_) => (1, 2),
+            Self::Multiplied(_) => (1, 1),
         }
     }
 }
@@ -56,7 +60,7 @@ impl Frame {
     }
 
     /// Sets a vector full of padding.
-    fn spread(&self, f: &mut Func<'_>, fill: Local) {
+    fn spread(&self, f: &mut Func<'_>, fill: Local, flip: Local) {
         let signed = self.form == Form::Widened(DType::I8);
         match self.fill {
             Fill::Byte(byte) if signed => f.int(byte.cast_signed().into()),
@@ -71,9 +75,12 @@ impl Frame {
             }
         };
         f.op(match self.form {
-            Form::Same(_) => I::I8x16Splat,
+            Form::Same(_) | Form::Multiplied(_) => I::I8x16Splat,
             Form::Widened(_) => I::I16x8Splat,
         });
+        if let Form::Multiplied(_) = self.form {
+            f.get(flip).op(I::V128Xor);
+        }
         f.set(fill);
     }
 
@@ -87,14 +94,22 @@ impl Frame {
         f.bump(dst, (bytes % 16) as i64);
     }
 
-    /// Brings over `count` elements, and moves the pointers behind them.
+    /// Brings over `count` elements, and moves the pointers behind them. `wide` is overwritten, or what
+    /// bytes are flipped by.
     fn take(&self, f: &mut Func<'_>, (src, dst, wide): (Local, Local, Local), count: usize) {
         let (from, to) = self.form.bytes();
-        let Form::Widened(dtype) = self.form else {
-            consecutive(f, src, dst, count * from);
-            f.bump(src, (count * from) as i64);
-            f.bump(dst, (count * to) as i64);
-            return;
+        let dtype = match self.form {
+            Form::Widened(dtype) => dtype,
+            Form::Multiplied(_) => {
+                Self::flip(f, (src, dst, wide), count);
+                return;
+            }
+            Form::Same(_) => {
+                consecutive(f, src, dst, count * from);
+                f.bump(src, (count * from) as i64);
+                f.bump(dst, (count * to) as i64);
+                return;
+            }
         };
         let some = |f: &mut Func<'_>, count: usize| {
             for first in (0..count).step_by(8) {
@@ -107,6 +122,30 @@ impl Frame {
         };
         f.repeat(count / BLOCK, |f| some(f, BLOCK));
         some(f, count % BLOCK);
+    }
+
+    /// The vector that brings bytes of this type into the form that the host multiplies.
+    fn multiplied(f: &mut Func<'_>, dtype: DType, flip: Local) {
+        f.signed_bytes();
+        if dtype != DType::U8 {
+            f.op(I::I32Eqz);
+        }
+        f.int(7).op(I::I32Shl).op(I::I8x16Splat).set(flip);
+    }
+
+    /// Brings over `count` bytes with some bits flipped, and moves the pointers behind them.
+    fn flip(f: &mut Func<'_>, (src, dst, flip): (Local, Local, Local), count: usize) {
+        let value = f.v128();
+        let one = |f: &mut Func<'_>, count: usize| {
+            f.load(src, 0).get(flip).op(I::V128Xor).set(value);
+            f.store_bytes(dst, 0, value, count);
+            f.bump(src, count as i64);
+            f.bump(dst, count as i64);
+        };
+        f.repeat(count / 16, |f| one(f, 16));
+        if !count.is_multiple_of(16) {
+            one(f, count % 16);
+        }
     }
 
     /// All elements without padding.
@@ -147,11 +186,14 @@ impl Kernel for Frame {
     fn emit(&self, f: &mut Func<'_>) {
         let (src, dst) = (f.pointer(self.src, 0), f.pointer(self.dst, 0));
         let (fill, wide) = (f.v128(), f.v128());
+        if let Form::Multiplied(dtype) = self.form {
+            Self::multiplied(f, dtype, wide);
+        }
         if !self.padded() {
             self.whole(f, (src, dst, wide));
             return;
         }
-        self.spread(f, fill);
+        self.spread(f, fill, wide);
         let (from, to) = self.form.bytes();
         let (row, beside) = (self.row, self.beside.map(|n| n * to));
         let full = beside[0] + row * to + beside[1];

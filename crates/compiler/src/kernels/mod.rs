@@ -21,25 +21,33 @@ mod recurrence;
 mod reduce;
 mod rows;
 mod scalar;
+mod sense;
 mod softmax;
+mod span;
 mod tile;
 
 pub(crate) use copy::{Copy, Fill};
 pub(crate) use curves::Curve;
-pub(crate) use dense::Dense;
+pub(crate) use dense::{Dense, Start};
 pub(crate) use depthwise::{Depthwise, MAX_DEPTHWISE_TAPS};
 pub(crate) use elementwise::{Elementwise, Expr, Operand, Store};
 pub(crate) use finish::{Element, Finish};
 pub(crate) use frame::{Form, Frame};
 pub(crate) use normalize::{Affine, Normalize};
-pub(crate) use pack::{WeightsOf, pack_dense, pack_depthwise, packed_dense_bytes, panel_widths};
+pub(crate) use pack::{
+    WeightsOf, pack_dense, pack_depthwise, packed_dense_bytes, panel_widths, sums_of_bytes,
+    without_excess,
+};
 pub(crate) use pool::{Pool, Pooling};
 pub(crate) use product::Product;
 pub(crate) use qsoftmax::QSoftmax;
 pub(crate) use recurrence::{Activation, Recurrence, RecurrentCell, Rows, UNITS};
 pub(crate) use reduce::{Reduce, Reduction};
 pub(crate) use scalar::{Bin, Ex, Scalar, Ty, Un, index};
+pub(crate) use sense::BySense;
 pub(crate) use softmax::Softmax;
+pub(crate) use span::Span;
+pub(crate) use tile::Mode;
 
 use crate::emit::{Func, Ref};
 
@@ -57,6 +65,10 @@ pub(crate) trait Kernel {
     /// Whether parts of it can run at the same time. If not, the first part does everything.
     fn shares(&self) -> bool {
         false
+    }
+    /// Itself, if it is an expression over elements.
+    fn elementwise(&self) -> Option<&Elementwise> {
+        None
     }
     /// Writes its code. Where [`Kernel::shares`], parts write disjoint places, and each place gets
     /// the same value whatever the number of parts.

@@ -6,12 +6,15 @@
 use super::Kernel;
 use crate::emit::{Func, Local, Ref};
 use crate::typed::Clamp;
-use wasm_encoder::Instruction as I;
+use wasm_encoder::{BlockType, Instruction as I};
 
 /// Rows of a tile.
 const ROWS: usize = 4;
 /// Columns of a tile: with four rows, 8 accumulators, more would spill on x86.
 const COLUMNS: usize = 8;
+
+/// Steps of one turn of the innermost loop.
+const UNROLL: usize = 4;
 
 /// Products over leading dimensions.
 #[derive(Debug, Clone)]
@@ -48,13 +51,13 @@ impl Product {
             f.floats(0.0).set(*sum);
         }
         let (l, r) = (f.copy_of(left), f.copy_of(right));
-        f.repeat(inner, |f| {
+        let step = |f: &mut Func<'_>, k: usize| {
             for (v, vector) in row.iter().enumerate() {
-                f.load(r, 16 * v as u32).set(*vector);
+                f.load(r, (4 * k * all + 16 * v) as u32).set(*vector);
             }
             // As in `tile`: one use of what is spread, and the last row is done with the vectors.
             for (i, spread) in spread.iter().enumerate() {
-                f.load_splat(l, (4 * i * inner) as u32).set(*spread);
+                f.load_splat(l, (4 * (i * inner + k)) as u32).set(*spread);
                 f.get(never).rarely(|f| {
                     f.ints(0).set(*spread);
                 });
@@ -70,9 +73,22 @@ impl Product {
                     f.set(*sum);
                 }
             }
-            f.bump(l, 4);
-            f.bump(r, 4 * all as i64);
-        });
+        };
+        let steps = |f: &mut Func<'_>, count: usize| {
+            // Leaving after each step has the sums computed there (see `tile`).
+            f.op(I::Block(BlockType::Empty));
+            for k in 0..count {
+                step(f, k);
+                f.get(never).rarely_leave(0);
+            }
+            f.op(I::End);
+            f.bump(l, 4 * count as i64);
+            f.bump(r, (4 * count * all) as i64);
+        };
+        f.repeat(inner / UNROLL, |f| steps(f, UNROLL));
+        if !inner.is_multiple_of(UNROLL) {
+            steps(f, inner % UNROLL);
+        }
         for (i, sums) in sums.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {
                 f.get(*sum).clamp(self.clamp.low, self.clamp.high).set(*sum);

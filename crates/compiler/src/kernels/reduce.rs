@@ -9,6 +9,9 @@ use wasm_encoder::Instruction as I;
 /// Elements of a column that are summed in 32 bits; the sums of such blocks are added in 64 bits.
 const BLOCK: usize = 32;
 
+/// Extremes of a row that are found side by side: with one, each comparison would wait for the one before.
+const SIDE: usize = 4;
+
 /// What becomes of the elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reduction {
@@ -71,15 +74,30 @@ impl Reduce {
         let len = self.dims[1];
         f.get(y);
         if let Some((start, op)) = self.extreme() {
-            let most = f.v128();
-            f.floats(start).set(most);
-            along(f, len, &[x], &|f, count| {
+            let mosts = [(); SIDE].map(|()| f.v128());
+            mosts.iter().for_each(|most| {
+                f.floats(start).set(*most);
+            });
+            let [most, ..] = mosts;
+            let blocks = len / (4 * SIDE);
+            f.repeat(blocks, |f| {
+                for (i, most) in mosts.iter().enumerate() {
+                    f.get(*most).load(x, 16 * i as u32);
+                    f.op(op.clone()).set(*most);
+                }
+                f.bump(x, 16 * SIDE as i64);
+            });
+            along(f, len % (4 * SIDE), &[x], &|f, count| {
                 f.get(most).load(x, 0);
                 if count < 4 {
                     f.floats(start).op(mask(count)).op(I::V128Bitselect);
                 }
                 f.op(op.clone()).set(most);
             });
+            f.bump(x, -((blocks * 16 * SIDE) as i64));
+            for other in &mosts[1..] {
+                f.get(most).get(*other).op(op.clone()).set(most);
+            }
             reduce(f, most, &op);
             f.get(most).op(I::F32x4ExtractLane(0));
         } else {

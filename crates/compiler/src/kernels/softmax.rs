@@ -6,6 +6,10 @@ use super::rows::{along, mask, reduce};
 use crate::emit::{Func, Local, Ref};
 use wasm_encoder::Instruction as I;
 
+/// Greatest elements that are found side by side: with one, each comparison would wait for the one
+/// before.
+const SIDE: usize = 4;
+
 /// Softmax of each of `rows` rows of `len` consecutive floats.
 #[derive(Debug, Clone)]
 pub(crate) struct Softmax {
@@ -22,7 +26,7 @@ pub(crate) struct Softmax {
 struct Locals {
     x: Local,
     y: Local,
-    most: Local,
+    mosts: [Local; SIDE],
     sum: Local,
     v: Local,
     exp: Exp,
@@ -30,20 +34,36 @@ struct Locals {
 
 impl Softmax {
     fn row(&self, f: &mut Func<'_>, l: &Locals) {
-        f.floats(f32::NEG_INFINITY).set(l.most);
-        along(f, self.len, &[l.x], &|f, count| {
-            f.get(l.most).load(l.x, 0);
+        // NaN is not seen here, but by the exponential.
+        l.mosts.iter().for_each(|most| {
+            f.floats(f32::NEG_INFINITY).set(*most);
+        });
+        let most = l.mosts[0];
+        let blocks = self.len / (4 * SIDE);
+        f.repeat(blocks, |f| {
+            for (i, most) in l.mosts.iter().enumerate() {
+                f.get(*most).load(l.x, 16 * i as u32);
+                f.op(I::F32x4PMax).set(*most);
+            }
+            f.bump(l.x, 16 * SIDE as i64);
+        });
+        along(f, self.len % (4 * SIDE), &[l.x], &|f, count| {
+            f.get(most).load(l.x, 0);
             if count < 4 {
                 f.floats(f32::NEG_INFINITY)
                     .op(mask(count))
                     .op(I::V128Bitselect);
             }
-            f.op(I::F32x4Max).set(l.most);
+            f.op(I::F32x4PMax).set(most);
         });
-        reduce(f, l.most, &I::F32x4Max);
+        f.bump(l.x, -((blocks * 16 * SIDE) as i64));
+        for other in &l.mosts[1..] {
+            f.get(most).get(*other).op(I::F32x4PMax).set(most);
+        }
+        reduce(f, most, &I::F32x4PMax);
         f.floats(0.0).set(l.sum);
         along(f, self.len, &[l.x, l.y], &|f, count| {
-            f.load(l.x, 0).get(l.most).op(I::F32x4Sub);
+            f.load(l.x, 0).get(most).op(I::F32x4Sub);
             l.exp.apply(f);
             f.set(l.v);
             f.store_bytes(l.y, 0, l.v, 4 * count);
@@ -54,8 +74,9 @@ impl Softmax {
             f.op(I::F32x4Add).set(l.sum);
         });
         reduce(f, l.sum, &I::F32x4Add);
+        f.floats(1.0).get(l.sum).op(I::F32x4Div).set(l.sum);
         along(f, self.len, &[l.y], &|f, count| {
-            f.load(l.y, 0).get(l.sum).op(I::F32x4Div).set(l.v);
+            f.load(l.y, 0).get(l.sum).op(I::F32x4Mul).set(l.v);
             f.store_bytes(l.y, 0, l.v, 4 * count);
         });
     }
@@ -80,12 +101,13 @@ impl Kernel for Softmax {
 
     fn emit(&self, f: &mut Func<'_>) {
         let (x, y) = (f.pointer(self.src, 0), f.pointer(self.dst, 0));
-        let [most, sum, v] = [(); 3].map(|()| f.v128());
-        let exp = Exp::new(f);
+        let mosts = [(); SIDE].map(|()| f.v128());
+        let [sum, v] = [(); 2].map(|()| f.v128());
+        let exp = Exp::new(f).fused();
         let l = Locals {
             x,
             y,
-            most,
+            mosts,
             sum,
             v,
             exp,

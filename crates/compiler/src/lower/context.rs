@@ -67,6 +67,7 @@ impl Program {
             cx.output(index, *value)
                 .map_err(|why| refusal(cx.node, why))?;
         }
+        super::chains::join(&mut cx.program);
         Ok(cx.program)
     }
 }

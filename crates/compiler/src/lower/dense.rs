@@ -4,8 +4,8 @@ use super::window::Geometry;
 use super::{Layout, LowerCx};
 use crate::emit::{Ref, range};
 use crate::kernels::{
-    Dense, Depthwise, Element, Ex, Fill, Finish, Form, Frame, MAX_DEPTHWISE_TAPS, Pixels, Scalar,
-    WeightsOf, pack_dense, pack_depthwise, packed_dense_bytes, panel_widths,
+    BySense, Dense, Depthwise, Element, Ex, Fill, Finish, Form, Frame, MAX_DEPTHWISE_TAPS, Mode,
+    Pixels, Scalar, Start, WeightsOf, pack_dense, pack_depthwise, packed_dense_bytes, panel_widths,
 };
 use crate::typed::Clamp;
 use sandpiper_core::tensor::DType;
@@ -88,20 +88,42 @@ fn by_panel(values: &[u32], groups: usize, widths: &[(usize, usize)]) -> Vec<u8>
     out
 }
 
-/// Bias and finish in whole panels as part of the weights.
-fn endings(
+/// Bias and finish in whole panels as part of the weights. Where bytes are multiplied as such, `sums`
+/// are those of the weights by output channel: there are then two biases, for activations as unsigned
+/// bytes and as signed ones.
+pub(super) fn endings(
     cx: &mut LowerCx<'_>,
     terms: &Terms<'_>,
-    groups: usize,
-    widths: &[(usize, usize)],
+    (groups, widths): (usize, &[(usize, usize)]),
+    sums: Option<&[i32]>,
 ) -> Result<(Ref, Finish), String> {
     let bits = |v: &Vec<f32>| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    // What is to be added to activations as the host multiplies them.
+    let shifts: &[i32] = match (sums, terms.element) {
+        (None, _) | (_, Element::F32) => &[0],
+        (
+            _,
+            Element::Int {
+                dtype: DType::U8, ..
+            },
+        ) => &[0, 128],
+        _ => &[-128, 0],
+    };
     let bias = match &terms.bias {
-        Bias::Known(bias) => cx.weights(&by_panel(bias, groups, widths))?,
+        Bias::Known(bias) => {
+            let mut packed = Vec::new();
+            for shift in shifts {
+                let sum = |i: usize| sums.map_or(0, |s| s[i]).wrapping_mul(*shift);
+                let each = bias.iter().enumerate();
+                let shifted: Vec<u32> = each.map(|(i, b)| b.wrapping_add(sum(i) as u32)).collect();
+                packed.extend(by_panel(&shifted, groups, widths));
+            }
+            cx.weights(&packed)?
+        }
         Bias::Times(zero, dtype, factors) => {
             let factors: Vec<u32> = factors.iter().map(|f| *f as u32).collect();
             let packed = by_panel(&factors, groups, widths);
-            negated(cx, (*zero, *dtype), &packed)?
+            negated(cx, (*zero, *dtype), &packed, shifts)?
         }
     };
     let finish = match &terms.finish {
@@ -121,20 +143,26 @@ fn endings(
     Ok((bias, finish))
 }
 
-/// Integers times minus a byte that is known only at run time.
+/// Integers times each of some shifts less a byte that is known only at run time.
 fn negated(
     cx: &mut LowerCx<'_>,
     (zero, dtype): (Ref, DType),
     factors: &[u8],
+    shifts: &[i32],
 ) -> Result<Ref, String> {
-    let (from, to) = (cx.weights(factors)?, cx.temporary(factors.len()));
+    let to = cx.temporary(factors.len() * shifts.len());
+    let (from, count) = (cx.weights(factors)?, factors.len() / 4);
     let mut program = Scalar::new("zero-point");
     let zero = program.load(zero, dtype, Ex::Int(0));
-    let minus = program.once(Ex::Int(0) - zero);
-    program.each(factors.len() / 4, |s, i| {
-        let factor = s.load(from, DType::I32, i.clone());
-        s.store(to, DType::I32, i, factor * minus.clone());
-    });
+    let zero = program.once(zero);
+    for (i, shift) in shifts.iter().enumerate() {
+        let times = program.once(Ex::Int(*shift) - zero.clone());
+        program.each(count, |s, at| {
+            let factor = s.load(from, DType::I32, at.clone());
+            let to_at = at + Ex::Int((i * count) as i32);
+            s.store(to, DType::I32, to_at, factor * times.clone());
+        });
+    }
     cx.push(program, 0)?;
     Ok(to)
 }
@@ -164,14 +192,12 @@ pub(crate) fn convolution(
     if groups == g.channels && outputs == groups && groups > 1 && taps <= MAX_DEPTHWISE_TAPS {
         return depthwise(cx, g, terms, macs);
     }
-    let (src, full) = match terms.element {
-        Element::F32 => g.source(cx, 0, terms.fill)?,
-        Element::Int { dtype, .. } => {
-            g.framed(cx, 0, ("widen", Form::Widened(dtype), terms.fill))?
-        }
+    let floats = match terms.element {
+        Element::F32 => Some(g.source(cx, 0, terms.fill)?),
+        Element::Int { .. } => None,
     };
-    let size = terms.element.dense_bytes();
-    let (row, pixel) = (full[1] * g.channels * size, g.channels * size);
+    let full = floats.map_or_else(|| g.full(), |(_, full)| full);
+    let (row, pixel) = (full[1] * g.channels, g.channels);
     let (row_step, column_step) = (g.dilations[0] * row, g.dilations[1] * pixel);
     let [kh, kw] = g.kernel;
     // What follows without a gap is one run: fewer loops, fewer rests.
@@ -196,23 +222,51 @@ pub(crate) fn convolution(
         at: &weight,
     };
     let dst = cx.write(Layout::Last)?;
-    let dense = Shape {
-        src,
+    let shape = Shape {
         dst,
-        pixels: g.pixels(full, size).merged(),
-        group_step: per_group * size,
+        pixels: g.pixels(full, 1).merged(),
+        group_step: per_group,
         taps: kernel_taps,
     };
-    dense.lower(cx, &w, terms, "conv", macs)
+    shape.lower(cx, &w, terms, ("conv", macs), &|cx, forms| match floats {
+        Some((src, _)) => Ok(src),
+        None => g.framed(cx, 0, ("widen", forms, terms.fill)),
+    })
 }
 
-/// Where a dense kernel reads and writes.
-struct Shape {
-    src: Ref,
-    dst: Ref,
-    pixels: Pixels,
-    group_step: usize,
-    taps: [(usize, usize); 2],
+/// The source in one of these forms: the first of them where the host multiplies bytes as signed.
+pub(super) fn framed(
+    cx: &mut LowerCx<'_>,
+    forms: &[Form],
+    elements: usize,
+    frame: &dyn Fn(Ref, Form) -> Frame,
+) -> Result<Ref, String> {
+    let bytes = forms.iter().map(|form| form.bytes().1).max();
+    let bytes = bytes.and_then(|n| n.checked_mul(elements));
+    let dst = cx.temporary(bytes.ok_or("its padded input is too large")?);
+    match forms {
+        [form] => cx.push(frame(dst, *form), 0)?,
+        forms => {
+            let [signed, unsigned] = [forms.first(), forms.last()].map(|form| {
+                let form = form.copied().ok_or("no form")?;
+                Ok::<_, String>(Box::new(frame(dst, form)))
+            });
+            let (signed, unsigned) = (signed?, unsigned?);
+            cx.push(BySense { signed, unsigned }, 0)?;
+        }
+    }
+    Ok(dst)
+}
+
+/// Gives the source in one of some forms, those of integers.
+pub(super) type Source<'a> = &'a dyn Fn(&mut LowerCx<'_>, &[Form]) -> Result<Ref, String>;
+
+/// Where a dense kernel reads and writes. Distances in the source are elements.
+pub(super) struct Shape {
+    pub(super) dst: Ref,
+    pub(super) pixels: Pixels,
+    pub(super) group_step: usize,
+    pub(super) taps: [(usize, usize); 2],
 }
 
 /// Steps of a window that one kernel takes: the weights of a panel then stay in the nearest cache
@@ -262,25 +316,65 @@ impl Shape {
         }
     }
 
+    /// A kernel that reads from this source, `offset` elements behind its beginning.
+    pub(super) fn kernel(
+        &self,
+        (src, offset): (Ref, usize),
+        w: &WeightsOf<'_>,
+        mode: Mode,
+        rest: Rest,
+    ) -> Dense {
+        let size = mode.bytes();
+        let [(outer, outer_step), (inner, inner_step)] = self.taps;
+        Dense {
+            name: rest.name,
+            src: (src, (offset * size) as u32),
+            dst: self.dst,
+            weights: rest.weights,
+            bias: rest.bias,
+            mode,
+            finish: rest.finish,
+            pixels: Pixels {
+                steps: self.pixels.steps.map(|n| n * size),
+                ..self.pixels
+            },
+            groups: w.groups,
+            group_step: self.group_step * size,
+            taps: [(outer, outer_step * size), (inner, inner_step * size)],
+            run: w.run,
+            channels: w.channels,
+        }
+    }
+
     fn lower(
         self,
         cx: &mut LowerCx<'_>,
         w: &WeightsOf<'_>,
         terms: &Terms<'_>,
-        what: &str,
-        macs: u64,
+        (what, macs): (&str, u64),
+        source: Source<'_>,
     ) -> Result<(), String> {
-        if packed_dense_bytes(terms.element, w).is_none_or(|n| n > MAX_PACKED_BYTES) {
+        let mode = Mode::of(terms.element);
+        if packed_dense_bytes(mode, w).is_none_or(|n| n > MAX_PACKED_BYTES) {
             return Err("its packed weights are larger than 1 GiB".into());
         }
-        let widths = panel_widths(w.channels);
-        let (bias, finish) = endings(cx, terms, w.groups, &widths)?;
         let name = match (what, terms.element) {
             ("conv", Element::F32) => "conv-f32",
             ("conv", _) => "conv-i8",
             (_, Element::F32) => "gemm-f32",
             _ => "gemm-i8",
         };
+        if let Element::Int { wide: false, dtype } = terms.element
+            && let Some(made) = self.lower_bytes(cx, (w, dtype), terms, (name, macs), source)
+        {
+            return made;
+        }
+        let src = match terms.element {
+            Element::F32 => source(cx, &[])?,
+            Element::Int { dtype, .. } => source(cx, &[Form::Widened(dtype)])?,
+        };
+        let widths = panel_widths(w.channels);
+        let (bias, finish) = endings(cx, terms, (w.groups, &widths), None)?;
         let pieces = self.pieces(terms.element, w.run);
         let [(outer, outer_step), inner] = self.taps;
         for (index, piece) in pieces.iter().enumerate() {
@@ -294,29 +388,35 @@ impl Shape {
                 at: &at,
                 ..*w
             };
-            let weights = cx.weights(&pack_dense(terms.element, &part))?;
-            let open = Finish::Float(Clamp::NONE);
-            let offset = taps.0 * outer_step + run.0 * terms.element.dense_bytes();
-            let kernel = Dense {
+            let rest = Rest {
                 name,
-                src: (self.src, offset as u32),
-                dst: self.dst,
-                weights,
-                bias: (index == 0).then_some(bias),
-                element: terms.element,
-                finish: if last { finish } else { open },
-                pixels: self.pixels,
-                groups: w.groups,
-                group_step: self.group_step,
-                taps: [(taps.1, outer_step), inner],
-                run: run.1,
-                channels: w.channels,
+                weights: cx.weights(&pack_dense(mode, &part))?,
+                bias: (index == 0).then_some((bias, Start::At(0))),
+                finish: if last {
+                    finish
+                } else {
+                    Finish::Float(Clamp::NONE)
+                },
             };
+            let shape = Shape {
+                taps: [(taps.1, outer_step), inner],
+                ..self
+            };
+            let offset = taps.0 * outer_step + run.0;
+            let kernel = shape.kernel((src, offset), &part, mode, rest);
             let share = macs * (taps.1 * run.1) as u64 / (outer * w.run) as u64;
             push(cx, terms.element, kernel, share)?;
         }
         Ok(())
     }
+}
+
+/// What a dense kernel has besides its shape.
+pub(super) struct Rest {
+    pub(super) name: &'static str,
+    pub(super) weights: Ref,
+    pub(super) bias: Option<(Ref, Start)>,
+    pub(super) finish: Finish,
 }
 
 fn depthwise(
@@ -338,7 +438,7 @@ fn depthwise(
         .collect();
     let width = if terms.element == Element::F32 { 4 } else { 8 };
     let vectors = [(g.channels, g.channels.next_multiple_of(width))];
-    let (bias, finish) = endings(cx, terms, 1, &vectors)?;
+    let (bias, finish) = endings(cx, terms, (1, &vectors), None)?;
     let weight = |channel: usize, tap: usize| (terms.weight)(channel, 0, tap);
     let packed = pack_depthwise(terms.element, (g.channels, taps.len()), &weight);
     let weights = cx.weights(&packed)?;
@@ -372,40 +472,59 @@ pub(crate) fn product(
 /// The same from and to given places.
 pub(crate) fn product_into(
     cx: &mut LowerCx<'_>,
-    (mut src, dst): (Ref, Ref),
+    (src, dst): (Ref, Ref),
     [rows, columns, inner]: [usize; 3],
     terms: &Terms<'_>,
 ) -> Result<(), String> {
-    if let Element::Int { dtype, .. } = terms.element {
-        let dst = cx.temporary(rows * inner * terms.element.dense_bytes());
-        let widen = Frame {
-            name: "widen",
-            src,
-            dst,
-            form: Form::Widened(dtype),
-            images: 1,
-            rows: 1,
-            row: rows * inner,
-            around: [0, 0],
-            beside: [0, 0],
-            fill: Fill::Byte(0),
-        };
-        cx.push(widen, 0)?;
-        src = dst;
-    }
-    product_of_rows(cx, (src, dst), [1, rows, 0, inner], [columns, inner], terms)
+    let integers = terms.element != Element::F32;
+    let row = rows * inner;
+    let frame = |dst, form| Frame {
+        name: "widen",
+        src,
+        dst,
+        form,
+        images: 1,
+        rows: 1,
+        row,
+        around: [0, 0],
+        beside: [0, 0],
+        fill: Fill::Byte(0),
+    };
+    let source: Source<'_> = &|cx, forms| {
+        if integers {
+            framed(cx, forms, row, &frame)
+        } else {
+            Ok(src)
+        }
+    };
+    rows_of(
+        cx,
+        (source, dst),
+        [1, rows, 0, inner],
+        [columns, inner],
+        terms,
+    )
 }
 
-/// The same for rows that need not follow each other and are as the kernel reads them: `parts` times
+/// The same for rows of floats that need not follow each other: `parts` times
 /// `rows` of them, and elements from one part, and one row, to the next.
 pub(crate) fn product_of_rows(
     cx: &mut LowerCx<'_>,
     (src, dst): (Ref, Ref),
+    rows: [usize; 4],
+    sizes: [usize; 2],
+    terms: &Terms<'_>,
+) -> Result<(), String> {
+    rows_of(cx, (&|_, _| Ok(src), dst), rows, sizes, terms)
+}
+
+fn rows_of(
+    cx: &mut LowerCx<'_>,
+    (source, dst): (Source<'_>, Ref),
     [parts, rows, part_step, row_step]: [usize; 4],
     [columns, inner]: [usize; 2],
     terms: &Terms<'_>,
 ) -> Result<(), String> {
-    let size = terms.element.dense_bytes();
     let weight = |_: usize, column: usize, _: usize, k: usize| (terms.weight)(column, k, 0);
     let w = WeightsOf {
         groups: 1,
@@ -414,18 +533,16 @@ pub(crate) fn product_of_rows(
         run: inner,
         at: &weight,
     };
-    let pixels = Pixels {
-        images: parts,
-        out: [1, rows],
-        steps: [part_step * size, 0, row_step * size],
-    };
     let shape = Shape {
-        src,
         dst,
-        pixels,
+        pixels: Pixels {
+            images: parts,
+            out: [1, rows],
+            steps: [part_step, 0, row_step],
+        },
         group_step: 0,
         taps: [(1, 0), (1, 0)],
     };
     let macs = (parts * rows * columns) as u64 * inner as u64;
-    shape.lower(cx, &w, terms, "gemm", macs)
+    shape.lower(cx, &w, terms, ("gemm", macs), source)
 }

@@ -1,6 +1,8 @@
 //! What lowering an operator to kernels needs: the program under construction, the order of
 //! elements in memory, and what families of operators share.
 
+mod bytes;
+mod chains;
 mod context;
 pub(crate) mod dense;
 pub(crate) mod elementwise;

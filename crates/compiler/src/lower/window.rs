@@ -1,5 +1,6 @@
 //! Windows over images: 1-D and 2-D as rows and columns, and their padding.
 
+use super::dense::framed;
 use super::loops::Span;
 use super::{Layout, LowerCx};
 use crate::emit::Ref;
@@ -79,7 +80,7 @@ impl Geometry {
     }
 
     /// Rows and columns of the source with its padding.
-    fn full(&self) -> [usize; 2] {
+    pub(crate) fn full(&self) -> [usize; 2] {
         let extent = self.extent();
         [0, 1].map(|i| extent[i].max(self.begin[i] + self.input[i]))
     }
@@ -116,7 +117,10 @@ impl Geometry {
         let bytes = total.ok_or("its padded input is too large")? * size;
         let from = cx.layout(index);
         if from == Layout::Last || self.channels == 1 {
-            return self.framed(cx, index, ("pad", Form::Same(size), fill));
+            return Ok((
+                self.framed(cx, index, ("pad", &[Form::Same(size)], fill))?,
+                full,
+            ));
         }
         let src = cx.read(index, from)?;
         let dst = cx.temporary(bytes);
@@ -149,24 +153,22 @@ impl Geometry {
         Ok((dst, full))
     }
 
-    /// The source of input `index` with channels last, in this form, with padding around it where
-    /// windows reach into it; and its size.
+    /// The source of input `index` with channels last, in one of these forms, with padding around it
+    /// where windows reach into it.
     pub(crate) fn framed(
         &self,
         cx: &mut LowerCx<'_>,
         index: usize,
-        (name, form, fill): (&'static str, Form, Fill),
-    ) -> Result<(Ref, [usize; 2]), String> {
+        (name, forms, fill): (&'static str, &[Form], Fill),
+    ) -> Result<Ref, String> {
         let full = self.full();
         let [around, beside] = [0, 1].map(|i| {
             let before = self.begin[i];
             [before, full[i] - before - self.input[i]]
         });
         let total = elements(&[self.images, full[0], full[1], self.channels]);
-        let bytes = total.and_then(|n| n.checked_mul(form.bytes().1));
-        let src = cx.read(index, Layout::Last)?;
-        let dst = cx.temporary(bytes.ok_or("its padded input is too large")?);
-        let frame = Frame {
+        let total = total.ok_or("its padded input is too large")?;
+        let frame = |src, dst, form| Frame {
             name,
             src,
             dst,
@@ -178,8 +180,8 @@ impl Geometry {
             beside: beside.map(|n| n * self.channels),
             fill,
         };
-        cx.push(frame, 0)?;
-        Ok((dst, full))
+        let src = cx.read(index, Layout::Last)?;
+        framed(cx, forms, total, &|dst, form| frame(src, dst, form))
     }
 
     /// The output's pixels over a source of this size.

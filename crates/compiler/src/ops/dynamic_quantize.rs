@@ -2,7 +2,7 @@
 //! of one item of a batch.
 
 use super::{Call, Operator};
-use crate::kernels::{Elementwise, Ex, Expr, Operand, Reduce, Reduction, Scalar, Store, Ty, Un};
+use crate::kernels::{Elementwise, Ex, Expr, Operand, Scalar, Span, Store, Ty, Un};
 use crate::lower::{Layout, LowerCx};
 use crate::tensor::{Data, Tensor};
 use crate::typed::{NodeView, Type};
@@ -53,23 +53,15 @@ impl Operator for DynamicQuantizeLinear {
         let count = cx.ty(0)?.elements();
         let src = cx.read(0, Layout::Plain)?;
         let [y, scale_to, zero_to] = [0, 1, 2].map(|i| cx.write_output(i));
-        let [least, greatest] = [cx.temporary(4), cx.temporary(4)];
-        for (dst, reduction) in [(least, Reduction::Least), (greatest, Reduction::Greatest)] {
-            let kernel = Reduce {
-                name: "range",
-                src,
-                dst,
-                reduction,
-                dims: [1, count, 1],
-            };
-            cx.push(kernel, 0)?;
-        }
+        let range = cx.temporary(8);
+        let dst = range;
+        cx.push(Span { src, dst, count }, 0)?;
         let divisor = cx.temporary(4);
         let zero_to = zero_to.unwrap_or_else(|| cx.temporary(1));
         let real = Ex::Real;
         let mut s = Scalar::new("quantize-dynamic");
-        let low = s.load(least, DType::F32, Ex::Int(0)).min(real(0.0));
-        let high = s.load(greatest, DType::F32, Ex::Int(0)).max(real(0.0));
+        let low = s.load(range, DType::F32, Ex::Int(0));
+        let high = s.load(range, DType::F32, Ex::Int(1));
         let low = s.once(low);
         let scale = s.once((high - low.clone()) / real(255.0));
         let flat = s.once(scale.clone().eq(real(0.0)));

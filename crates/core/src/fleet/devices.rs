@@ -133,6 +133,7 @@ impl Fleet {
         self.observed(now, name, hello.observation);
         self.keep_device(name);
         self.converge(now, name);
+        self.remind_of_agent(now, name);
         let behind = self
             .devices
             .get(name)
@@ -192,8 +193,13 @@ impl Fleet {
     }
 
     /// Takes a report. Conditions alone are not written: the next report brings them again.
-    fn observed(&mut self, now: Millis, name: &DeviceName, observation: Observation) {
+    fn observed(&mut self, now: Millis, name: &DeviceName, mut observation: Observation) {
         self.seen(now, name);
+        if let Some(agent) = &mut observation.agent {
+            agent.why = agent.why.as_deref().map(cut);
+            agent.running = cut(&agent.running);
+        }
+        let told = observation.agent.clone();
         let Some(record) = self.devices.get_mut(name) else {
             return;
         };
@@ -201,6 +207,7 @@ impl Fleet {
             old.models == observation.models
                 && old.generation == observation.generation
                 && old.refused == observation.refused
+                && old.agent == observation.agent
         });
         for status in &observation.models {
             if let (ModelPhase::Failed, Some(failure)) = (status.phase, &status.failure) {
@@ -224,7 +231,8 @@ impl Fleet {
             let old = record.observation.as_ref();
             old.is_none_or(|o| o.refused != observation.refused)
         });
-        record.observation = Some(observation);
+        let before = record.observation.replace(observation);
+        let before = before.and_then(|o| o.agent);
         self.out.changed(Kind::Devices, name);
         if !same {
             self.keep_device(name);
@@ -233,6 +241,7 @@ impl Fleet {
             let (subject, reason) = (format!("device/{name}"), "AssignmentRefused");
             self.tell(now, Severity::Warning, subject, name.as_str(), reason, why);
         }
+        self.agent_told(now, name, before.as_ref(), told.as_ref());
         self.report_to_rollouts(now, name);
         self.renew_windows(now, name);
     }

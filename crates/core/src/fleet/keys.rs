@@ -2,6 +2,7 @@
 //! of its own beside them, under other letters: `t` join tokens, `j` and `J` its journal.
 
 use crate::names::{DeploymentName, DeviceName, ModelName, RolloutName, VersionName};
+use crate::update::AgentVersion;
 
 pub(super) const DEVICES: &[u8] = b"d/";
 pub(super) const LEARNED: &[u8] = b"l/";
@@ -12,6 +13,7 @@ pub(super) const PLANNED: &[u8] = b"q/";
 pub(super) const PROGRESS: &[u8] = b"s/";
 pub(super) const MEASURED: &[u8] = b"m/";
 pub(super) const VERSIONS: &[u8] = b"v/";
+pub(super) const AGENTS: &[u8] = b"a/";
 /// The term of the controller that acts.
 pub(super) const LEADER: &[u8] = b"L";
 pub(super) const EVENTS: &[u8] = b"e/";
@@ -67,6 +69,10 @@ pub(super) fn rollout_and_device(key: &[u8]) -> Option<(RolloutName, DeviceName)
 /// Names hold no slash, so that the pair is unambiguous.
 pub(super) fn version(model: &ModelName, version: &VersionName) -> Vec<u8> {
     key(VERSIONS, &format!("{model}/{version}"))
+}
+
+pub(super) fn agent(version: &AgentVersion) -> Vec<u8> {
+    key(AGENTS, &version.to_string())
 }
 
 /// Big-endian, so that the order of keys is the order of events.

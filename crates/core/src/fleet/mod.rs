@@ -11,6 +11,7 @@
 //! | `devices` | joining, live streams, reports, labels, revocation |
 //! | `clones` | cards that were copied |
 //! | `leader` | which controller acts on a store |
+//! | `agents` | releases of the agent, and which device shall run which |
 //! | `assign` | desired states with rising generations |
 //! | `telemetry` | what windows teach |
 //! | `deployments` | which devices shall run which model |
@@ -19,6 +20,7 @@
 //! | `record`, `rollout_record`, `keys` | what the store keeps, and where |
 //! | `outbox` | what a job leaves to be done |
 
+mod agents;
 mod assign;
 mod clones;
 mod deployments;
@@ -35,10 +37,11 @@ mod state;
 mod telemetry;
 mod windows;
 
+pub use agents::{MAX_RELEASES, OrderedDevices};
 pub use devices::{MAX_DEVICES, StreamId};
 pub use error::Refused;
 pub use leader::Term;
 pub use outbox::{Changed, Outbox, ToDevice, Writes};
 pub use planning::Draft;
-pub use record::{DeploymentRecord, DeviceRecord, Published};
+pub use record::{DeploymentRecord, DeviceRecord, Published, PublishedAgent};
 pub use state::{Fleet, LoadError, Row};

@@ -10,6 +10,7 @@ use crate::selection::FailedVariants;
 use crate::signed::Signed;
 use crate::telemetry::Observation;
 use crate::time::Millis;
+use crate::update::{AgentOrder, AgentRelease};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -46,6 +47,9 @@ pub struct DeviceRecord {
     /// Generation that brought each model its present version.
     #[serde(default)]
     pub since: BTreeMap<ModelName, Generation>,
+    /// What its agent shall be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentOrder>,
     /// Inferences of each model since then.
     pub served: BTreeMap<ModelName, u64>,
     /// Variants that failed here and why.
@@ -73,6 +77,7 @@ impl DeviceRecord {
             models: BTreeMap::new(),
             previous: BTreeMap::new(),
             since: BTreeMap::new(),
+            agent: None,
             served: BTreeMap::new(),
             failed: Vec::new(),
             moved: None,
@@ -86,6 +91,7 @@ impl DeviceRecord {
             device: self.name.clone(),
             generation: self.generation,
             models: self.models.clone(),
+            agent: self.agent.clone(),
         }
     }
 
@@ -111,6 +117,15 @@ pub struct Published {
     pub signed: Signed,
     /// What it says.
     pub manifest: VersionManifest,
+}
+
+/// A release of the agent as published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedAgent {
+    /// What the publisher signed; devices get exactly this.
+    pub signed: Signed,
+    /// What it says.
+    pub release: AgentRelease,
 }
 
 /// A deployment and the version it stands at.

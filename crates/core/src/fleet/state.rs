@@ -4,7 +4,7 @@ use super::clones::Starts;
 use super::devices::{Live, StreamId};
 use super::leader::Term;
 use super::outbox::Outbox;
-use super::record::{DeploymentRecord, DeviceRecord, Published, Rows, from_rows};
+use super::record::{DeploymentRecord, DeviceRecord, Published, PublishedAgent, Rows, from_rows};
 use super::{Refused, keys, rollout_record};
 use crate::event::{Event, Severity};
 use crate::learning::LearnedMap;
@@ -13,6 +13,7 @@ use crate::names::{DeploymentName, DeviceName, ModelName, RolloutName, VersionNa
 use crate::rollout::Rollout;
 use crate::rungs::RungMap;
 use crate::time::Millis;
+use crate::update::AgentVersion;
 use crate::view::Kind;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, VecDeque};
@@ -49,6 +50,7 @@ pub struct Fleet {
     pub(super) deployments: BTreeMap<DeploymentName, DeploymentRecord>,
     pub(super) rollouts: BTreeMap<RolloutName, Rollout>,
     pub(super) versions: BTreeMap<(ModelName, VersionName), Published>,
+    pub(super) agents: BTreeMap<AgentVersion, PublishedAgent>,
     pub(super) events: VecDeque<(u64, Event)>,
     pub(super) live: BTreeMap<DeviceName, Live>,
     pub(super) starts: BTreeMap<DeviceName, Starts>,
@@ -107,6 +109,7 @@ impl Fleet {
             load(range, keys::MEASURED)?,
         );
         let versions = load::<Published, E>(range, keys::VERSIONS)?;
+        let agents = load::<PublishedAgent, E>(range, keys::AGENTS)?;
         let events = load::<Event, E>(range, keys::EVENTS)?;
         let learned = load_taught(range, keys::LEARNED)?;
         let rungs = load_taught(range, keys::RUNGS)?;
@@ -130,6 +133,10 @@ impl Fleet {
             versions: versions
                 .into_iter()
                 .map(|(_, p)| ((p.manifest.model.clone(), p.manifest.version.clone()), p))
+                .collect(),
+            agents: agents
+                .into_iter()
+                .map(|(_, a)| (a.release.version.clone(), a))
                 .collect(),
             ..Self::default()
         })

@@ -1,7 +1,5 @@
 //! How far failures come in clumps.
 
-use super::Rung;
-use crate::outputs::OutputStats;
 use crate::telemetry::TelemetryWindow;
 use serde::{Deserialize, Serialize};
 
@@ -45,23 +43,24 @@ impl Clumps {
         self.repeated += part(window.outputs.repeated, window.outputs.followed as f64);
     }
 
-    /// `of`: the totals of the same windows.
-    pub(super) fn clumping(self, of: &Rung) -> Clumping {
-        let n = of.inferences;
-        let (errors, traps) = (n.saturating_add(of.errors), n.saturating_add(of.traps));
-        let OutputStats {
-            followed, repeated, ..
-        } = of.outputs;
+    /// By the totals of the same windows: hits and tries of each.
+    pub(super) fn clumping(
+        self,
+        errors: (u64, u64),
+        traps: (u64, u64),
+        nonfinite: (u64, u64),
+        repeated: (u64, u64),
+    ) -> Clumping {
         Clumping {
             windows: self.windows,
-            errors_permille: self.permille(self.errors, of.errors, errors),
-            traps_permille: self.permille(self.traps, of.traps, traps),
-            nonfinite_permille: self.permille(self.nonfinite, of.nonfinite, n),
-            repeated_permille: self.permille(self.repeated, repeated, followed),
+            errors_permille: self.permille(self.errors, errors),
+            traps_permille: self.permille(self.traps, traps),
+            nonfinite_permille: self.permille(self.nonfinite, nonfinite),
+            repeated_permille: self.permille(self.repeated, repeated),
         }
     }
 
-    fn permille(self, squares: f64, hits: u64, tries: u64) -> u32 {
+    fn permille(self, squares: f64, (hits, tries): (u64, u64)) -> u32 {
         let (hits, tries) = (hits as f64, tries as f64);
         let chance = hits * (1.0 - hits / tries.max(1.0)) / tries.max(1.0);
         if self.windows < 2 || chance <= 0.0 {

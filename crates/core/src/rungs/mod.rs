@@ -104,6 +104,12 @@ impl Rung {
 
     /// How far failures come in clumps.
     pub fn clumping(&self) -> Clumping {
-        self.clumps.clumping(self)
+        let (n, outputs) = (self.inferences, &self.outputs);
+        self.clumps.clumping(
+            (self.errors, n.saturating_add(self.errors)),
+            (self.traps, n.saturating_add(self.traps)),
+            (self.nonfinite, n),
+            (outputs.repeated, outputs.followed),
+        )
     }
 }

@@ -8,6 +8,7 @@ use crate::policy::Labels;
 use crate::profile::{Conditions, DeviceProfile};
 use crate::telemetry::ModelStatus;
 use crate::time::Millis;
+use crate::update::{AgentOrder, AgentStatus};
 use serde::{Deserialize, Serialize};
 
 /// One device.
@@ -36,6 +37,13 @@ pub struct DeviceDoc {
     pub generation: Generation,
     /// Generation that the device has accepted.
     pub observed_generation: Generation,
+    /// Its agent and what became of the newest order; nothing from an agent that cannot update
+    /// itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentStatus>,
+    /// What its agent was ordered to be last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_order: Option<AgentOrder>,
     /// The models on it.
     pub models: Vec<DeviceModelDoc>,
 }

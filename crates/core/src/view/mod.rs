@@ -4,10 +4,12 @@
 //! The controller builds the documents, the command line renders them; neither decides anything
 //! by them.
 
+mod agent;
 mod catalogue;
 mod device;
 mod rollout;
 
+pub use agent::{AgentOrdersDoc, AgentReleaseDoc, PassedByDoc};
 pub use catalogue::{DeploymentDoc, JoinTokenDoc, ModelDoc, VariantDoc, VariantUse, VersionDoc};
 pub use device::{DeviceDoc, DeviceModelDoc, LearnedDoc};
 pub use rollout::{DeviceRolloutDoc, InRolloutDoc, PlanDoc, RolloutDoc};
@@ -38,18 +40,20 @@ pub enum Kind {
     Events,
     /// [`JoinTokenDoc`].
     JoinTokens,
+    /// [`AgentReleaseDoc`].
+    AgentReleases,
 }
 
 /// A text that names no kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a kind of resource; known: devices, models, variants, deployments, rollouts, events, join-tokens"
+    "`{0}` is not a kind of resource; known: devices, models, variants, deployments, rollouts, events, join-tokens, agent-releases"
 )]
 pub struct UnknownKind(String);
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Devices,
         Self::Models,
         Self::Variants,
@@ -57,6 +61,7 @@ impl Kind {
         Self::Rollouts,
         Self::Events,
         Self::JoinTokens,
+        Self::AgentReleases,
     ];
 
     /// Name in requests, plural.
@@ -69,6 +74,7 @@ impl Kind {
             Self::Rollouts => "rollouts",
             Self::Events => "events",
             Self::JoinTokens => "join-tokens",
+            Self::AgentReleases => "agent-releases",
         }
     }
 }

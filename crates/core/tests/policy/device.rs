@@ -51,6 +51,7 @@ impl Device {
         let assignment = Assignment {
             device: name("pi-00"),
             generation: Generation(1),
+            agent: None,
             models: [(model.model.clone(), model)].into(),
         };
         let event = DeviceEvent::Assigned(assignment, vec![manifest()]);

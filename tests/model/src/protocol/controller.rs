@@ -168,7 +168,9 @@ impl World {
         let name = device(number);
         self.job(controller, dies, |fleet, now| {
             let heard = match &message.what {
-                Up::Report(observation) => fleet.report(now, &name, stream, observation.clone()),
+                Up::Report(observation) => {
+                    fleet.report(now, &name, stream, (**observation).clone())
+                }
                 Up::Window(window) => fleet.telemetry(now, &name, stream, vec![(**window).clone()]),
             };
             heard.expect("the stream is the present one");

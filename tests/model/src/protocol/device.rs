@@ -222,7 +222,7 @@ impl World {
         }
         if self.devices[number].stream.is_some() {
             self.devices[number].tells(generation);
-            self.says(number, Up::Report(observation));
+            self.says(number, Up::Report(Box::new(observation)));
         }
         let device = &mut self.devices[number];
         device.digest = digest(&device.view());

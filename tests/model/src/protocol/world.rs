@@ -28,7 +28,7 @@ const BEGIN_MS: u64 = 1_700_000_000_000;
 /// A message on its way to a controller.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Up {
-    Report(Observation),
+    Report(Box<Observation>),
     Window(Box<TelemetryWindow>),
 }
 

@@ -225,6 +225,7 @@ impl Device {
                 conditions: self.body.conditions(),
                 models: Vec::new(),
                 refused: None,
+                agent: None,
             },
             machine: Reconciler::new(
                 state,
