@@ -61,6 +61,7 @@ fn assignment(generation: u64, version: &str) -> Assignment {
     Assignment {
         device: DeviceName::new("pi-1").unwrap(),
         generation: Generation(generation),
+        agent: None,
         models: [(testing::model_name(), model)].into(),
     }
 }
