@@ -127,7 +127,7 @@ impl Reconciler {
         let target = self
             .live
             .get(model)
-            .and_then(|l| l.targets.get(&key.clone()));
+            .and_then(|l| l.targets.get(key));
         let code = match target {
             Some(target) => held.manifest.variant(&key.1)?.native.get(target)?,
             None => self.code_of(held, &key.1)?.1,
