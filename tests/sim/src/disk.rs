@@ -63,6 +63,13 @@ impl Disk {
         self.cut_in = Some(steps);
     }
 
+    /// Faults that have not struck yet do not strike any more.
+    pub fn heal(&mut self) {
+        self.full = false;
+        self.sync_fails = false;
+        self.cut_in = None;
+    }
+
     fn step(&mut self) -> Result<(), DiskError> {
         match &mut self.cut_in {
             Some(0) => Err(DiskError::PowerCut),

@@ -14,7 +14,7 @@ use sandpiper_core::digest::ArtefactRef;
 use sandpiper_core::fleet::{Fleet, Published, Refused};
 use sandpiper_core::names::ActorName;
 use sandpiper_core::policy::{Deployment, Policy, Selector};
-use sandpiper_core::rollout::{RolloutState, SteerVerb};
+use sandpiper_core::rollout::{DeviceRollout, Rollout, RolloutState, SteerVerb};
 use sandpiper_core::signed::Purpose;
 use sandpiper_core::telemetry::ModelPhase;
 use sandpiper_core::time::Millis;
@@ -455,7 +455,7 @@ impl<'a> World<'a> {
         self.controller.mend(outside);
         for device in &mut self.devices {
             device.troubles = Default::default();
-            device.disk.full = false;
+            device.disk.heal();
             device.mend_clock();
         }
     }
@@ -506,15 +506,23 @@ impl<'a> World<'a> {
             // The newest windows may be on their way.
             let idle = device.windows().is_none_or(|(open, _)| open <= 4);
             let statuses = machine.statuses();
-            let settled = statuses.iter().all(|s| {
-                let serving = s.serving.as_ref().map(|s| &s.version);
-                let starting = device.runs_any_of(&s.model);
-                let waits = matches!(
-                    s.phase,
-                    ModelPhase::AwaitingDownload | ModelPhase::AwaitingSwitch
-                );
-                serving == Some(&s.wanted) || s.failure.is_some() || starting || waits
-            });
+            // A rollout that waits for windows may be moving the device at this very moment.
+            let moves = |r: &Rollout| {
+                let waits = r.plan.spec.windows.is_some() && !r.state.is_final();
+                let state = r.devices.get(&device.name);
+                waits && state.is_some_and(DeviceRollout::is_in_flight)
+            };
+            let moving = fleet.rollouts().values().any(moves);
+            let settled = moving
+                || statuses.iter().all(|s| {
+                    let serving = s.serving.as_ref().map(|s| &s.version);
+                    let starting = device.runs_any_of(&s.model);
+                    let waits = matches!(
+                        s.phase,
+                        ModelPhase::AwaitingDownload | ModelPhase::AwaitingSwitch
+                    );
+                    serving == Some(&s.wanted) || s.failure.is_some() || starting || waits
+                });
             let result = match agrees && settled && idle {
                 true => Ok(()),
                 false => {

@@ -124,10 +124,7 @@ impl Reconciler {
     /// The code of a runner that was started.
     pub(super) fn code_run(&self, model: &ModelName, key: &RunnerKey) -> Option<Digest> {
         let held = self.held(model, &key.0)?;
-        let target = self
-            .live
-            .get(model)
-            .and_then(|l| l.targets.get(key));
+        let target = self.live.get(model).and_then(|l| l.targets.get(key));
         let code = match target {
             Some(target) => held.manifest.variant(&key.1)?.native.get(target)?,
             None => self.code_of(held, &key.1)?.1,
