@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::assignment::{AssignedModel, Assignment, Generation, Ladder};
+use crate::assignment::Assignment;
 use crate::digest::{ArtefactRef, Digest};
 use crate::invariants;
 use crate::manifest::{NativeCode, VersionManifest};
-use crate::names::{DeploymentName, DeviceName};
+use crate::names::DeviceName;
 use crate::profile::PowerState;
 use crate::target::Target;
 use crate::telemetry::{FailureKind, ModelPhase};
@@ -15,6 +15,7 @@ use crate::testing;
 use crate::time::Millis;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Code of the better board.
 const BEST: Target = Target::CortexA76;
@@ -45,25 +46,12 @@ fn code(name: &str, target: Target) -> Digest {
 }
 
 fn assignment(generation: u64, version: &str) -> Assignment {
-    let ladder = Ladder {
-        rungs: [(PowerState::Mains, testing::variant_name("large"))].into(),
-        low_percent: 40,
-        critical_percent: 15,
-    };
-    let model = AssignedModel {
-        schedule: None,
-        deployment: DeploymentName::new("activity").unwrap(),
-        model: testing::model_name(),
-        version: testing::version_name(version),
-        ladder: ladder.into(),
-        latency_slo_us: None,
-    };
-    Assignment {
-        device: DeviceName::new("pi-1").unwrap(),
-        generation: Generation(generation),
-        agent: None,
-        models: [(testing::model_name(), model)].into(),
+    let mut assignment = properties::assignment(generation, version);
+    let large = [(PowerState::Mains, testing::variant_name("large"))];
+    for model in assignment.models.values_mut() {
+        Arc::make_mut(&mut model.ladder).rungs = large.clone().into();
     }
+    assignment
 }
 
 fn machine(state: DeviceState, board: &[Target], files: &BTreeSet<ArtefactRef>) -> Reconciler {

@@ -23,7 +23,7 @@ fn version(name: &str) -> VersionManifest {
     testing::manifest(name, variants.into())
 }
 
-fn assignment(generation: u64, version: &str) -> Assignment {
+pub(super) fn assignment(generation: u64, version: &str) -> Assignment {
     let rungs = [
         (PowerState::Mains, testing::variant_name("large")),
         (PowerState::Low, testing::variant_name("tiny")),
