@@ -54,4 +54,11 @@ pub mod view;
 pub mod window;
 
 #[cfg(test)]
+extern crate self as sandpiper_core;
+// The documents that tests from outside use.
+#[cfg(test)]
+#[path = "../tests/fixtures/mod.rs"]
+#[allow(clippy::unwrap_used)]
+mod fixtures;
+#[cfg(test)]
 mod testing;

@@ -1,17 +1,15 @@
 //! Documents for the tests of this crate.
 #![allow(clippy::unwrap_used)]
 
-use crate::abi::ModuleAbi;
 use crate::digest::ArtefactRef;
+use crate::fixtures;
 use crate::manifest::{
     Accuracy, AccuracySource, Golden, NativeCode, VariantManifest, VersionManifest,
 };
-use crate::names::{ActorName, ModelName, VariantName, VersionName};
+use crate::names::{ModelName, VariantName, VersionName};
 use crate::profile::{Conditions, DeviceProfile, Power, SandboxSpeed};
-use crate::target::{Arch, Target};
+use crate::target::Target;
 use crate::tensor::DType;
-use crate::time::Millis;
-use std::collections::{BTreeMap, BTreeSet};
 
 /// The only runtime that the tests' code is made for.
 pub(crate) const RUNTIME: &str = "test-runtime";
@@ -36,23 +34,12 @@ pub(crate) fn variant(version: &str, name: &str, accuracy: f64, macs: u64) -> Va
         runtime_key: RUNTIME.to_owned(),
     };
     VariantManifest {
-        name: variant_name(name),
         accuracy: Accuracy {
             value: accuracy,
             samples: 100,
             source: AccuracySource::Measured,
         },
-        abi: ModuleAbi {
-            abi: 1,
-            inputs: vec![],
-            outputs: vec![],
-            max_batch: 1,
-            memory_bytes: 65536,
-            weights: None,
-            bounded: true,
-        },
         macs: [(DType::F32, macs)].into(),
-        params: 1,
         wasm: artefact("wasm"),
         native: [(Target::X8664V2, native)].into(),
         weights: Some(artefact("weights")),
@@ -60,47 +47,28 @@ pub(crate) fn variant(version: &str, name: &str, accuracy: f64, macs: u64) -> Va
             artefact: artefact("golden"),
             tolerance: 1e-4,
         },
-        host_latency: None,
+        ..fixtures::variant(name)
     }
 }
 
 pub(crate) fn manifest(version: &str, variants: Vec<VariantManifest>) -> VersionManifest {
     VersionManifest {
-        model: model_name(),
-        version: version_name(version),
-        publisher: ActorName::new("publisher").unwrap(),
-        published_at: Millis(0),
-        inputs: vec![],
-        outputs: vec![],
-        labels: vec![],
-        evaluation: None,
         variants,
+        ..fixtures::manifest(version)
     }
 }
 
 /// A Pi 4 that runs the tests' target at 1e9 multiply-accumulates per second.
 pub(crate) fn profile() -> DeviceProfile {
     DeviceProfile {
-        agent_version: String::new(),
-        emulated: true,
-        board: "Raspberry Pi 4 Model B Rev 1.4".to_owned(),
-        soc: String::new(),
-        arch: Arch::X86_64,
-        cpu_model: String::new(),
-        cpu_features: BTreeSet::new(),
         cores: 4,
-        ram_total_bytes: 1 << 30,
-        dtypes: BTreeSet::new(),
-        zone: None,
-        targets: vec![Target::X8664V2],
         runtime_keys: [RUNTIME.to_owned()].into(),
         speed: Some(SandboxSpeed {
             macs_per_s: [(DType::F32, 1e9)].into(),
             bytes_per_s: 1e9,
             overhead_us: 10.0,
         }),
-        energy_sources: vec![],
-        lockdown: BTreeMap::new(),
+        ..fixtures::profile("Raspberry Pi 4 Model B Rev 1.4")
     }
 }
 

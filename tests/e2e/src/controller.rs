@@ -200,6 +200,16 @@ impl Controller {
         Ok(self.ok(&args)?.trim().to_owned())
     }
 
+    /// Applies a deployment named as its model, for the devices with these labels.
+    ///
+    /// # Errors
+    /// As [`Controller::ok`].
+    pub fn deploy(&self, model: &str, selector: &str) -> Result<()> {
+        let apply = ["deployment", "apply", model, "--model", model];
+        self.ok(&[&apply[..], &["--selector", selector]].concat())
+            .map(drop)
+    }
+
     /// The documents of a kind, for example `devices`: a JSON array, or the `items` of an object.
     ///
     /// # Errors

@@ -70,10 +70,8 @@ impl Fleet {
     /// # Errors
     /// When they do not serve it.
     pub fn settle(&mut self, rest: Duration) -> Result<Vec<Steady>> {
-        let apply = ["deployment", "apply", self.model, "--model", self.model];
         let selector = format!("app={}", self.model);
-        self.controller
-            .ok(&[&apply[..], &["--selector", &selector]].concat())?;
+        self.controller.deploy(self.model, &selector)?;
         let first = self.roll_out("v1", &["--wave", "100%"])?;
         for (device, _) in &mut self.devices {
             device.wait_serving(self.model)?;

@@ -123,10 +123,7 @@ fn storm(weather: Option<Weather>) {
             }
         })
         .collect();
-    let apply = ["deployment", "apply", MODEL, "--model", MODEL];
-    controller
-        .ok(&[&apply[..], &["--selector", "app=activity"]].concat())
-        .unwrap();
+    controller.deploy(MODEL, "app=activity").unwrap();
     wait::until("all devices are attached", PATIENCE, || {
         let docs = controller.list("devices")?;
         let there = docs.iter().filter(|d| d["connected"] == true).count();

@@ -53,10 +53,7 @@ fn faults_8_and_9_a_clock_at_1970_or_50_years_ahead_keeps_a_device_from_nothing(
     device.set_clock(TO_1970).unwrap();
     let token = controller.token(&["app=activity".into()]).unwrap();
     device.join_and_run(&token).unwrap();
-    let apply = ["deployment", "apply", "activity", "--model", "activity"];
-    controller
-        .ok(&[&apply[..], &["--selector", "app=activity"]].concat())
-        .unwrap();
+    controller.deploy("activity", "app=activity").unwrap();
     promoted(&controller, &mut device, "v1");
     reboot(&mut device, FIFTY_YEARS);
     promoted(&controller, &mut device, "v2");

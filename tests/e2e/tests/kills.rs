@@ -76,10 +76,7 @@ fn an_agent_that_is_killed_while_it_installs_serves_the_old_or_the_new_version()
     device.join_and_run(&token).unwrap();
     import(&controller, "v1", "tiny");
     let selector = "app=activity";
-    let apply = ["deployment", "apply", "activity", "--model", "activity"];
-    controller
-        .ok(&[&apply[..], &["--selector", selector]].concat())
-        .unwrap();
+    controller.deploy("activity", selector).unwrap();
     start(&controller, "v1");
     device.wait_serving("activity").unwrap();
     assert_eq!(answered(&device, &samples), "v1");

@@ -73,9 +73,7 @@ fn the_lab_goes_first_an_operator_lets_the_rest_follow_and_a_shut_window_holds_i
     let claim = ["--claim-accuracy", "plain=0.97"];
     let args = [&import[..], &[&variant], &claim].concat();
     controller.ok(&args).unwrap();
-    let apply = ["deployment", "apply", MODEL, "--model", MODEL];
-    let selector = ["--selector", "app=vibration"];
-    controller.ok(&[&apply[..], &selector].concat()).unwrap();
+    controller.deploy(MODEL, "app=vibration").unwrap();
 
     // A policy with two mistakes is refused with both, and nothing begins.
     let policy = dir.path().join("policy.yaml");

@@ -25,17 +25,7 @@ fn serving(binaries: &Binaries, dir: &Path, devices: &[&str]) -> (Controller, Ve
         made.push(device);
     }
     import(&controller, "v1", "tiny");
-    controller
-        .ok(&[
-            "deployment",
-            "apply",
-            "activity",
-            "--model",
-            "activity",
-            "--selector",
-            "app=activity",
-        ])
-        .unwrap();
+    controller.deploy("activity", "app=activity").unwrap();
     start(&controller, "v1", &["--wave", "100%"]);
     for device in &mut made {
         device.wait_serving("activity").unwrap();

@@ -37,10 +37,7 @@ impl Shed {
         device.configure("[update]\nwithin_s = 8\n").unwrap();
         let token = controller.token(&["app=activity".into()]).unwrap();
         device.join_and_run(&token).unwrap();
-        let apply = ["deployment", "apply", "activity", "--model", "activity"];
-        controller
-            .ok(&[&apply[..], &["--selector", "app=activity"]].concat())
-            .unwrap();
+        controller.deploy("activity", "app=activity").unwrap();
         let file = activity().join("models/tiny-f32.onnx");
         controller
             .import("v1", &[("tiny-f32", &file)], &[])
